@@ -1,2 +1,69 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: the project's own commands.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `cargo xtask demo` | the whole product on loopback, each answer compared |
+//! | `cargo xtask test` | everything CI checks |
+//! | `cargo xtask envoy` | finds or downloads Envoy, prints its path |
+//! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
+//!
+//! This crate stays small: it is compiled before anything can be shown.
+
+mod abi;
+mod demo;
+mod envoy;
+mod step;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Adit's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sends real traffic through Envoy, dialer and connector, and compares
+    Demo(demo::Options),
+    /// Format, lints, tests on every supported Envoy, docs, ABI
+    Test(test::Options),
+    /// Finds or downloads Envoy and prints its path
+    Envoy {
+        /// The version to find; without it ENVOY_PATH or PATH may name any supported one
+        #[arg(long, value_name = "V")]
+        version: Option<String>,
+    },
+    /// Checks that libadit.so loads into every supported Envoy
+    Abi,
+}
+
+/// The root of the checkout.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Envoy { version } => envoy::find(version.as_deref()).map(|path| {
+            println!("{}", path.display());
+            true
+        }),
+        Command::Abi => abi::run(),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `cargo xtask test`: everything CI checks, each step even when one before it
+//! failed, and at the end what was found and what was left out.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{abi, envoy, root, step};
+
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Also what is left out by default: more rounds of the heavy tests, and each
+    /// end-to-end test with one Envoy worker as well as with two
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs every step; true if all are green.
+pub fn run(options: &Options) -> Result<bool> {
+    let root = root();
+    let cargo = |args: &[&str]| {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command.current_dir(&root).args(args);
+        if options.all {
+            command.env("ADIT_TEST_ALL", "1");
+        }
+        command
+    };
+    let steps = [
+        step::function("envoy: find or download every tested version", || {
+            for version in envoy::ABI {
+                let path = envoy::find(Some(version))?;
+                println!("{version} {}", path.display());
+            }
+            Ok(true)
+        }),
+        step::command("format", &mut cargo(&["fmt", "--all", "--check"])),
+        step::command(
+            "clippy",
+            &mut cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
+        step::command(
+            "docs",
+            cargo(&["doc", "--workspace", "--no-deps", "--locked"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        ),
+        // The end-to-end tests start target/debug/adit and load libadit.so,
+        // and `cargo test` alone would leave older ones there.
+        step::command("build", &mut cargo(&["build", "--workspace", "--locked"])),
+        step::command(
+            "tests",
+            &mut cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+        ),
+        step::function("abi", abi::run),
+    ];
+
+    println!("\n=== summary");
+    for step in &steps {
+        let word = if step.ok { "ok    " } else { "FAILED" };
+        println!("{word} {:>7.1} s  {}", step.took.as_secs_f64(), step.name);
+        if step.closing.binaries > 0 {
+            println!("                  {}", step.closing);
+        }
+    }
+    let ok = steps.iter().all(|step| step.ok);
+    println!("{}", if ok { "all green" } else { "NOT green" });
+    if options.all {
+        println!("nothing was left out");
+    } else {
+        println!(
+            "left out (cargo xtask test --all): end-to-end tests with one Envoy worker \
+             (two were used), ten times the rounds of the heavy tests"
+        );
+    }
+    Ok(ok)
+}
