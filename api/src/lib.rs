@@ -1,1 +1,30 @@
-//! api
+//! What a user writes, and the rules it must keep.
+//!
+//! * [`networking`]: the resources of `networking.datumapis.com` (`HttpProxy`,
+//!   `Connector`, `ConnectorClass`, `ConnectorAdvertisement`), as Kubernetes
+//!   serves them and as a directory of manifests holds them.
+//! * [`Endpoint`]: a backend's address, parsed.
+//! * [`validate`]: every rule that concerns one object alone; each breach is a
+//!   [`Problem`]: where, which [`Reason`], and a sentence.
+//! * [`DialerState`]: what the reconciler hands to the dialer beside Envoy.
+//! * [`crds`]: the CustomResourceDefinitions of all of it.
+//!
+//! Unknown fields are kept out of these types' business: an API server prunes
+//! them, and the directory source reports them with file and line.
+
+mod crd;
+mod dialer_state;
+mod endpoint;
+pub mod networking;
+mod problem;
+pub mod validate;
+
+pub use crd::crds;
+pub use dialer_state::{ConnectorHint, DialerState};
+pub use endpoint::{Endpoint, ParseEndpointError, Scheme};
+pub use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+pub use kube::{CustomResourceExt, Resource, ResourceExt};
+pub use problem::{Problem, Reason, Severity};

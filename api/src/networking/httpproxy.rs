@@ -1,0 +1,149 @@
+//! HTTPProxy: which requests go to which backends.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Filter, HttpMatch};
+
+/// Requests for some host names, and where they go.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "networking.datumapis.com",
+    version = "v1alpha",
+    kind = "HTTPProxy",
+    root = "HttpProxy",
+    plural = "httpproxies",
+    namespaced,
+    status = "HttpProxyStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Hostname","type":"string","jsonPath":".status.hostnames[*]"}"#,
+    printcolumn = r#"{"name":"Programmed","type":"string","jsonPath":".status.conditions[?(@.type=='Programmed')].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpProxySpec {
+    /// The host names; none means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub hostnames: Vec<String>,
+    /// The rules. The most specific match wins, not the first.
+    #[schemars(length(min = 1, max = 16))]
+    pub rules: Vec<Rule>,
+}
+
+/// Which requests, what is done to them, where they go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// A name, once in an HTTPProxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+    /// Any of these must match; none means every request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub matches: Vec<HttpMatch>,
+    /// What is done to request and response.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub filters: Vec<Filter>,
+    /// Where requests go, by weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub backends: Vec<Backend>,
+}
+
+/// One place where requests go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// The service: `http`, `https`, `h2c`, `grpc` or `tcp`, `://`, host, `:`, port.
+    /// With a connector: as the connector sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The connector that reaches the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<ConnectorReference>,
+    /// A pod of a VPC; not supported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<BackendInstance>,
+    /// The share of the requests, compared with the rule's other backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: Option<i32>,
+    /// TLS to the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
+    /// What is done to requests for this backend only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub filters: Vec<Filter>,
+}
+
+/// One connector by name, or several by label; exactly one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectorReference {
+    /// The connector's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub name: Option<String>,
+    /// Labels of the connectors. All that match serve the endpoint: the oldest
+    /// first, then by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// A pod of a VPC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendInstance {
+    /// The pod.
+    pub name: String,
+    /// Its port.
+    pub port: i32,
+}
+
+/// TLS to a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendTls {
+    /// Sent as SNI and verified in the certificate; the endpoint's host without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub hostname: Option<String>,
+}
+
+/// What the controller reports.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpProxyStatus {
+    /// Where the gateway listens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// The host names in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
+    /// A host name of the gateway's own for this proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canonical_hostname: Option<String>,
+    /// Conditions by host name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostname_statuses: Vec<HostnameStatus>,
+    /// Accepted, Programmed, ConnectorsReady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Conditions of one host name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostnameStatus {
+    /// The host name.
+    pub hostname: String,
+    /// Its conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
