@@ -1,1 +1,39 @@
-//! tests
+//! The stage for the end-to-end tests and the demo: real Envoy, real child
+//! processes, everything on loopback and under a temporary directory.
+//!
+//! ```text
+//! client ──► envoy ──► dialer ──► (relay) ──► connector ──► services
+//!            └── adit run ──┘                └ adit connector
+//! ```
+//!
+//! [`client`] sends, [`services`] keep what they got, [`relay`] and [`dns`] stand
+//! in for the network, [`process`] and [`envoy`] start and kill what is tested.
+
+pub mod admin;
+pub mod binaries;
+pub mod client;
+pub mod dns;
+pub mod envoy;
+pub mod pattern;
+pub mod process;
+pub mod relay;
+pub mod services;
+
+/// Makes a test for each supported Envoy from
+/// `async fn name(version: &str) -> anyhow::Result<()>`.
+#[macro_export]
+macro_rules! on_each_envoy {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn envoy_1_39() {
+                super::$name("1.39.3").await.unwrap();
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn envoy_1_40() {
+                super::$name("1.40.0").await.unwrap();
+            }
+        }
+    )*};
+}
