@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 /// Changes the filter of a running process.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
 
 /// A filter that cannot be read.

@@ -19,7 +19,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use iroh::endpoint::{ReadError, WriteError};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest},
-    time::interval,
+    time::{interval, timeout},
 };
 
 use crate::{
@@ -39,6 +39,10 @@ const CHUNKS: usize = 64;
 /// How soon a socket that hung up is noticed while its bytes wait for the
 /// QUIC peer's window: nothing else would wake the pump.
 const HANG_UP_CHECK: Duration = Duration::from_secs(1);
+/// How long a finished tunnel waits for the peer to acknowledge its end. A
+/// dead peer is noticed earlier, by the connection's idle timeout; a slow one
+/// still gets its bytes as long as the connection lives.
+const ACKNOWLEDGE: Duration = Duration::from_secs(60);
 
 /// Why a tunnel did not end cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +80,8 @@ pub async fn splice<L: Local>(
     meter: &Meter,
 ) -> Result<(), SpliceError> {
     let we_shut_down = AtomicBool::new(false);
-    let stopped = send.stopped();
+    let mut stopped = pin!(send.stopped());
     let up = async {
-        let mut stopped = pin!(stopped);
         loop {
             tokio::select! {
                 ready = local.ready(Interest::READABLE) => { ready?; }
@@ -105,11 +108,17 @@ pub async fn splice<L: Local>(
         local.shutdown_write();
         Ok(())
     };
-    let result = tokio::try_join!(up, down).map(|_| ());
-    if result.is_err() {
-        local.abort();
+    match tokio::try_join!(up, down) {
+        Ok(_) => {
+            drop(local);
+            acknowledged(stopped).await;
+            Ok(())
+        }
+        Err(error) => {
+            local.abort();
+            Err(error)
+        }
     }
-    result
 }
 
 /// As [`splice`], with TLS (or any other stream) between socket and tunnel.
@@ -125,8 +134,8 @@ pub async fn splice_io<L: Local>(
 ) -> Result<(), SpliceError> {
     let we_shut_down = AtomicBool::new(false);
     let (mut reader, mut writer) = tokio::io::split(io);
+    let mut stopped = pin!(stopped);
     let up = async {
-        let mut stopped = pin!(stopped);
         loop {
             tokio::select! {
                 ready = local.ready(Interest::READABLE) => { ready?; }
@@ -176,11 +185,23 @@ pub async fn splice_io<L: Local>(
         local.shutdown_write();
         Ok(())
     };
-    let result = tokio::try_join!(up, down).map(|_| ());
-    if result.is_err() {
-        local.abort();
+    match tokio::try_join!(up, down) {
+        Ok(_) => {
+            drop(local);
+            acknowledged(stopped).await;
+            Ok(())
+        }
+        Err(error) => {
+            local.abort();
+            Err(error)
+        }
     }
-    result
+}
+
+/// Waits until the peer has all bytes of a stream that was finished. Whoever
+/// closes the connection after its tunnels are over must not cut their tails.
+async fn acknowledged(stopped: impl Future<Output = ()>) {
+    let _ = timeout(ACKNOWLEDGE, stopped).await;
 }
 
 /// What a socket has to say while it has something: buffers live as long as
