@@ -21,6 +21,15 @@ pub const MAX_HEAD: usize = 8192;
 /// The most header fields, either way (the protocol's own limit).
 pub const MAX_HEADERS: usize = 64;
 
+/// The code with which a connector closes the connection of a dialer that it
+/// does not allow, at once or when the key is taken off its list. (iroh lets
+/// the dialer's handshake succeed first.) The codes follow HTTP's numbers.
+pub const CLOSE_DENIED: u32 = 403;
+/// The code with which a connector closes a connection over its limits.
+pub const CLOSE_OVERLOADED: u32 = 503;
+/// The code with which a connector or dialer that shuts down closes.
+pub const CLOSE_SHUTDOWN: u32 = 410;
+
 const ERROR_HEADER: &str = "adit-error";
 
 /// Why bytes are no CONNECT request, or no answer to one.
