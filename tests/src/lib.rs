@@ -7,13 +7,17 @@
 //! ```
 //!
 //! [`client`] sends, [`services`] keep what they got, [`relay`] and [`dns`] stand
-//! in for the network, [`process`] and [`envoy`] start and kill what is tested.
+//! in for the network, [`gateway`] and [`connector`] are the product's processes.
 
 pub mod admin;
 pub mod binaries;
 pub mod client;
+pub mod connector;
 pub mod dns;
 pub mod envoy;
+pub mod gateway;
+pub mod keys;
+pub mod manifests;
 pub mod pattern;
 pub mod process;
 pub mod relay;
