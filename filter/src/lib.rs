@@ -11,6 +11,7 @@
 //! * [`http`]: policy, and the answers for people and programs.
 //! * [`transport`]: one Envoy connection to one Unix socket of the dialer.
 //! * [`config`]: what Envoy's configuration may say, refused at load time.
+//! * [`cut`]: what the one tells the other about a connection that broke.
 //! * [`log`], [`metrics`]: Envoy's log and statistics.
 //! * [`abi`]: the edge to Envoy, and all `unsafe` code. A panic ends there: a
 //!   request gets 500 or its connection closes; Envoy lives on.
@@ -20,6 +21,7 @@
 
 mod abi;
 mod config;
+mod cut;
 mod http;
 mod log;
 mod metrics;

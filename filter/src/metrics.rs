@@ -9,7 +9,8 @@ use crate::abi::http::{Metric, MetricsHandle};
 ///
 /// `outcome` is a closed list: `answered` (by the service), a word of
 /// [`Fault`](crate::http::fault::Fault), `envoy` (a reply of Envoy's own, such
-/// as no healthy upstream) or `no_answer` (the client left first).
+/// as no healthy upstream), `cut` (the answer broke off) or `no_answer` (the
+/// client left first).
 #[derive(Debug)]
 pub struct Metrics {
     envoy: MetricsHandle,

@@ -30,7 +30,10 @@ use super::{
         envoy_dynamic_module_callback_http_set_header,
     },
 };
-use crate::http::filter::{Config, Filter, RouteConfig};
+use crate::http::{
+    filter::{Config, Filter, RouteConfig},
+    reply::Reply,
+};
 
 /// `type_http_body_type_ReceivedResponseBody`.
 const RECEIVED_RESPONSE_BODY: u32 = 2;
@@ -350,31 +353,33 @@ impl Stream<'_> {
         }
     }
 
-    /// Answers the request. **Re-enters** the filter's `local_reply` and
-    /// response hooks before it returns.
-    pub fn send_response(&mut self, status: u16, body: &str, details: &str) {
-        // SAFETY: everything lent is valid for the call; no headers are given.
+    /// Answers the request. Envoy adds `content-length`, and turns the whole
+    /// into a trailers-only reply for gRPC. **May re-enter** the filter's
+    /// `local_reply`; the response hooks are not called for it.
+    pub fn send_response(&mut self, reply: &Reply, status: u16, details: &str) {
+        let mut headers: Vec<_> = reply.headers.iter().map(|(k, v)| pair(k, v)).collect();
+        // SAFETY: everything lent is valid for the call.
         unsafe {
             envoy_dynamic_module_callback_http_send_response(
                 self.raw(),
                 status.into(),
-                std::ptr::null_mut(),
-                0,
-                Buffer::lend(body.as_bytes()),
+                headers.as_mut_ptr(),
+                headers.len(),
+                Buffer::lend(&reply.body),
                 Buffer::lend(details.as_bytes()),
             );
         }
     }
 
     /// Ends the stream without an answer.
-    fn reset(&mut self) {
+    pub fn reset(&mut self, details: &str) {
         const LOCAL_RESET: u32 = 0;
         // SAFETY: the handle is Envoy's own, inside its hook.
         unsafe {
             envoy_dynamic_module_callback_http_filter_reset_stream(
                 self.raw(),
                 LOCAL_RESET,
-                Buffer::lend(b"adit_panic"),
+                Buffer::lend(details.as_bytes()),
             );
         }
     }
@@ -396,14 +401,18 @@ type Recover = fn(&Filter, Stream<'_>);
 /// alone would let it wait for ever.
 const ANSWER_500: Recover = |filter, mut envoy| {
     filter.poison();
-    envoy.send_response(500, "The gateway failed.", "adit_panic");
+    let reply = Reply {
+        headers: Vec::new(),
+        body: b"The gateway failed.\n".to_vec(),
+    };
+    envoy.send_response(&reply, 500, "adit_panic");
 };
 
 /// On the way back: an answer that was not looked at must not go on, and an
 /// error that was not rewritten may name a path.
 const CLOSE: Recover = |filter, mut envoy| {
     filter.poison();
-    envoy.reset();
+    envoy.reset("adit_panic");
 };
 
 /// Where nothing depends on the hook.
@@ -620,15 +629,21 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_response_headers(
 unsafe extern "C" fn envoy_dynamic_module_on_http_filter_response_body(
     envoy: *mut c_void,
     filter: *const c_void,
-    _end: bool,
+    end: bool,
 ) -> u32 {
     let after_panic = (CLOSE, BODY_STOP);
     // SAFETY: both are Envoy's arguments.
     unsafe {
-        on_stream("http_response_body", envoy, filter, after_panic, |f, s| {
-            f.response_body(s);
-            Status::Continue as u32
-        })
+        on_stream(
+            "http_response_body",
+            envoy,
+            filter,
+            after_panic,
+            |f, s| match f.response_body(s, end) {
+                Status::Continue => Status::Continue as u32,
+                Status::Stop => BODY_STOP,
+            },
+        )
     }
 }
 

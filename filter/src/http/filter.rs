@@ -1,9 +1,7 @@
 //! One HTTP stream, in the order in which Envoy calls.
 //!
-//! `send_response` calls back into this object before it returns (`local_reply`,
-//! then the response hooks): the state is made of cells and nothing is borrowed
-//! across it. That re-entry is also the plan: a refusal of ours and a failed
-//! connect become the same local reply, and are given their form in one place.
+//! `send_response` may call back into this object before it returns: the state
+//! is made of cells and nothing is borrowed across it.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -12,14 +10,16 @@ use std::{
 };
 
 use super::{
-    accept,
+    accept::{self, Form},
     fault::{self, Fault},
-    page::{self, Page},
+    page::Page,
     policy::{self, Declared, NAMESPACE, Request},
+    reply::Reply,
 };
 use crate::{
     abi::http::{Map, MetricsHandle, Source, Status, Stream},
     config::{self, ConfigError},
+    cut,
     log::Brake,
     metrics::Metrics,
 };
@@ -69,6 +69,8 @@ enum Answer {
 const NO_ANSWER: &str = "no_answer";
 /// `outcome` of a request that the service answered.
 const ANSWERED: &str = "answered";
+/// `outcome` of a request whose answer broke off with the connection.
+const CUT: &str = "cut";
 /// `outcome` of a request that Envoy answered for reasons of its own.
 const ENVOY: &str = "envoy";
 
@@ -134,44 +136,41 @@ impl Filter {
             // Headers come once a stream; a second page would change nothing.
             let _ = self.page.set(page);
         }
-        match self.admit(&envoy, on_route, on_cluster) {
-            Ok(entries) => {
-                let entries = entries
-                    .each_ref()
-                    .map(|(key, value)| (*key, value.as_str()));
-                envoy.set_dynamic_metadata(NAMESPACE, &entries);
-                strip(&mut envoy, Map::Request);
-                Status::Continue
-            }
-            Err(fault) => {
-                self.fault.set(Some(fault));
-                // Ends in our own response hooks, which give it its form.
-                envoy.send_response(fault.status(), fault.message(), fault.details());
-                Status::Stop
-            }
-        }
-    }
-
-    /// Decides, and says what the access log may know of it.
-    fn admit(
-        &self,
-        envoy: &Stream<'_>,
-        on_route: bool,
-        on_cluster: bool,
-    ) -> Result<[(&'static str, String); 2], Fault> {
-        let route = on_route.then(|| declared(envoy, Source::Route));
-        let cluster = on_cluster.then(|| declared(envoy, Source::Cluster));
         let source = if on_route {
             Source::Route
         } else {
             Source::Cluster
         };
-        let text = |key| {
-            envoy
-                .metadata_text(source, NAMESPACE, key)
-                .or_else(|| envoy.metadata_text(Source::Cluster, NAMESPACE, key))
-        };
-        let name = text("name").unwrap_or_default();
+        let name = envoy
+            .metadata_text(source, NAMESPACE, "name")
+            .or_else(|| envoy.metadata_text(Source::Cluster, NAMESPACE, "name"))
+            .unwrap_or_default()
+            .to_owned();
+        let admitted = self.admit(&envoy, on_route, on_cluster, &name);
+        match &admitted {
+            Ok(target) => {
+                envoy.set_dynamic_metadata(NAMESPACE, &[("name", &name), ("target", target)]);
+                strip(&mut envoy, Map::Request);
+                Status::Continue
+            }
+            Err(fault) => {
+                envoy.set_dynamic_metadata(NAMESPACE, &[("name", &name)]);
+                self.refuse(&mut envoy, *fault);
+                Status::Stop
+            }
+        }
+    }
+
+    /// Decides. The service that the request may go to is for the access log.
+    fn admit(
+        &self,
+        envoy: &Stream<'_>,
+        on_route: bool,
+        on_cluster: bool,
+        name: &str,
+    ) -> Result<String, Fault> {
+        let route = on_route.then(|| declared(envoy, Source::Route));
+        let cluster = on_cluster.then(|| declared(envoy, Source::Cluster));
         let target = policy::target(route, cluster).map_err(|reason| {
             if let Some(held_back) = self.config.misconfigured.pass() {
                 tracing::warn!(name, held_back, "a request is refused: {reason}");
@@ -184,14 +183,39 @@ impl Filter {
             authority: header(":authority"),
             upgrade: header("upgrade"),
         };
-        let connect = envoy
-            .metadata_bool(source, NAMESPACE, "connect")
-            .unwrap_or(false);
-        policy::admit(request, connect, &target)?;
-        Ok([
-            ("name", name.to_owned()),
-            ("target", target.service.to_string()),
-        ])
+        let source = if on_route {
+            Source::Route
+        } else {
+            Source::Cluster
+        };
+        let connect = envoy.metadata_bool(source, NAMESPACE, "connect");
+        policy::admit(request, connect.unwrap_or(false), &target)?;
+        Ok(target.service.to_string())
+    }
+
+    /// Answers in the router's place. Envoy does not show a filter the reply
+    /// it sends itself, so this one leaves in its final form.
+    fn refuse(&self, envoy: &mut Stream<'_>, fault: Fault) {
+        self.note(envoy, fault);
+        let content_type = envoy.header(Map::Request, "content-type", 0);
+        let reply = if content_type.is_some_and(is_grpc) {
+            Reply::grpc(fault)
+        } else {
+            Reply::http(fault, form(envoy), self.page())
+        };
+        envoy.send_response(&reply, fault.status(), fault.details());
+    }
+
+    /// For metrics and the access log.
+    fn note(&self, envoy: &mut Stream<'_>, fault: Fault) {
+        self.fault.set(Some(fault));
+        self.outcome.set(fault.word());
+        self.record_wait();
+        envoy.set_dynamic_metadata(NAMESPACE, &[("error", fault.word())]);
+    }
+
+    fn page(&self) -> &Page {
+        self.page.get().unwrap_or(&self.config.page)
     }
 
     /// The request's trailers.
@@ -232,52 +256,48 @@ impl Filter {
             self.record_wait();
             return;
         };
-        self.outcome.set(fault.word());
-        self.record_wait();
-        envoy.set_dynamic_metadata(NAMESPACE, &[("error", fault.word())]);
+        self.note(&mut envoy, fault);
         let content_type = envoy.header(Map::Response, "content-type", 0);
-        if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
+        let reply = if content_type.is_some_and(is_grpc) {
             // Envoy has made it a trailers-only reply; `:status` stays 200.
-            let set = |envoy: &mut Stream<'_>, name, value: &str| {
-                envoy.set_header(Map::Response, name, value);
-            };
-            set(&mut envoy, "grpc-status", &fault.grpc_status().to_string());
-            set(&mut envoy, "grpc-message", fault.message());
-            return;
-        }
-        let form = accept::negotiate((0..).map_while(|i| envoy.header(Map::Request, "accept", i)));
-        let page = self.page.get().unwrap_or(&self.config.page);
-        let body = page::body(fault, form, page);
-        let set = |envoy: &mut Stream<'_>, name, value: &str| {
-            envoy.set_header(Map::Response, name, value);
+            Reply::grpc(fault)
+        } else {
+            let reply = Reply::http(fault, form(&envoy), self.page());
+            envoy.set_header(Map::Response, ":status", &fault.status().to_string());
+            envoy.set_header(
+                Map::Response,
+                "content-length",
+                &reply.body.len().to_string(),
+            );
+            reply
         };
-        set(&mut envoy, ":status", &fault.status().to_string());
-        set(&mut envoy, "content-type", form.content_type());
-        set(&mut envoy, "content-length", &body.len().to_string());
-        // The answer is the form's, and only for now.
-        set(&mut envoy, "vary", "accept");
-        set(&mut envoy, "cache-control", "no-store");
-        if let Some(seconds) = fault.retry_after() {
-            set(&mut envoy, "retry-after", &seconds.to_string());
+        for (name, value) in &reply.headers {
+            envoy.set_header(Map::Response, name, value);
         }
-        // A reply without a body is one to HEAD.
+        // A reply without a body is one to HEAD, or gRPC's.
         if !end_stream {
-            *self.answer.borrow_mut() = Answer::Due(body);
+            *self.answer.borrow_mut() = Answer::Due(reply.body);
         }
     }
 
     /// A piece of the response's body.
-    pub fn response_body(&self, mut envoy: Stream<'_>) {
-        if self.poisoned.get() {
-            return;
+    pub fn response_body(&self, mut envoy: Stream<'_>, end_stream: bool) -> Status {
+        if !self.is_ours() {
+            return Status::Continue;
+        }
+        if end_stream && cut::is_cut() && self.fault.get().is_none() {
+            self.outcome.set(CUT);
+            envoy.reset("adit_cut");
+            return Status::Stop;
         }
         let answer = std::mem::take(&mut *self.answer.borrow_mut());
         match answer {
-            Answer::Original => return,
+            Answer::Original => return Status::Continue,
             Answer::Due(body) => envoy.replace_response_body(&body),
             Answer::Done => envoy.replace_response_body(&[]),
         }
         *self.answer.borrow_mut() = Answer::Done;
+        Status::Continue
     }
 
     /// The stream is over.
@@ -302,6 +322,18 @@ fn declared<'a>(envoy: &'a Stream<'_>, source: Source) -> Declared<'a> {
         port: envoy.metadata_number(source, NAMESPACE, "datum-target-port"),
         proto: text("datum-target-proto"),
     }
+}
+
+/// The form that the client asked for.
+fn form(envoy: &Stream<'_>) -> Form {
+    accept::negotiate((0..).map_while(|i| envoy.header(Map::Request, "accept", i)))
+}
+
+/// Envoy's own rule for what is gRPC.
+fn is_grpc(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }
 
 /// Removes reserved headers.

@@ -2,7 +2,8 @@
 //! is told when it cannot be reached. Bytes are the transport socket's.
 //!
 //! * [`policy`]: from metadata and request line to "yes" or a [`fault::Fault`].
-//! * [`fault`]: what a client is told; [`accept`] and [`page`]: in which form.
+//! * [`fault`]: what a client is told; [`accept`], [`page`] and
+//!   [`reply`]: in which form.
 //! * [`filter`]: the hooks of one stream, in Envoy's order.
 
 mod accept;
@@ -10,3 +11,4 @@ pub mod fault;
 pub mod filter;
 pub mod page;
 mod policy;
+pub mod reply;

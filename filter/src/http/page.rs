@@ -1,6 +1,6 @@
-//! An error as a page, a problem document (RFC 9457) or a line of text.
+//! The HTML page of an error, ours or the operator's.
 
-use super::{accept::Form, fault::Fault};
+use super::fault::Fault;
 
 /// The longest page taken from the configuration, in bytes: it is sent whole
 /// with every error.
@@ -58,7 +58,7 @@ impl Page {
 
     /// The page for a fault. What is filled in is our own ASCII text and needs
     /// no escaping.
-    fn render(&self, fault: Fault) -> String {
+    pub fn render(&self, fault: Fault) -> String {
         let mut out = String::with_capacity(self.0.len() + 128);
         for (text, place) in self.pieces() {
             out.push_str(text);
@@ -100,30 +100,6 @@ fn value(place: &str, fault: Fault) -> Option<String> {
     }
 }
 
-/// The body for a fault in a form.
-pub fn body(fault: Fault, form: Form, page: &Page) -> Vec<u8> {
-    match form {
-        Form::Text => format!(
-            "{} {}: {} ({})\n",
-            fault.status(),
-            fault.title(),
-            fault.message(),
-            fault.word()
-        )
-        .into_bytes(),
-        Form::Html => page.render(fault).into_bytes(),
-        // `type` is left out: "about:blank", so the title is the status's name.
-        Form::Json => serde_json::json!({
-            "title": fault.title(),
-            "status": fault.status(),
-            "detail": fault.message(),
-            "error": fault.word(),
-        })
-        .to_string()
-        .into_bytes(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use adit_wire::ErrorClass;
@@ -132,14 +108,10 @@ mod tests {
 
     const OFFLINE: Fault = Fault::Class(ErrorClass::Offline);
 
-    fn text(form: Form, page: &Page) -> String {
-        String::from_utf8(body(OFFLINE, form, page)).unwrap()
-    }
-
     #[test]
     fn the_built_in_page_is_valid_and_filled() {
         let page = Page::new(DEFAULT.into()).unwrap();
-        let html = text(Form::Html, &page);
+        let html = page.render(OFFLINE);
         assert!(html.contains("503"), "{html}");
         assert!(html.contains(OFFLINE.message()), "{html}");
         assert!(!html.contains("{{"), "{html}");
@@ -149,7 +121,7 @@ mod tests {
     fn a_page_of_ones_own_is_filled_and_its_braces_kept() {
         let page = Page::new("a{{{status}}}b {{ title }} {{title}}{{error}}.css{{}}".into());
         assert_eq!(
-            text(Form::Html, &page.unwrap()),
+            page.unwrap().render(OFFLINE),
             "a{503}b {{ title }} Service Unavailableoffline.css{{}}"
         );
     }
@@ -164,22 +136,5 @@ mod tests {
         let error = Page::new("<h1>{{staus}}</h1>".into()).unwrap_err();
         assert_eq!(error, PageError::Place("staus".into()));
         assert!(error.to_string().contains("{{staus}}"), "{error}");
-    }
-
-    #[test]
-    fn a_problem_document_has_the_members_of_rfc_9457() {
-        let json: serde_json::Value =
-            serde_json::from_str(&text(Form::Json, &Page::default())).unwrap();
-        assert_eq!(json["status"], 503);
-        assert_eq!(json["title"], "Service Unavailable");
-        assert_eq!(json["error"], "offline");
-        assert!(json["detail"].is_string());
-    }
-
-    #[test]
-    fn text_is_one_line() {
-        let line = text(Form::Text, &Page::default());
-        assert_eq!(line.matches('\n').count(), 1, "{line}");
-        assert!(line.starts_with("503 Service Unavailable: "), "{line}");
     }
 }

@@ -17,7 +17,10 @@ use super::{
     Factory,
     handshake::{Handshake, Step},
 };
-use crate::abi::transport::{Envoy, Written};
+use crate::{
+    abi::transport::{Envoy, Written},
+    cut,
+};
 
 /// How much is read from the socket at once. Envoy's own sockets read 16 to
 /// 64 KiB; a Unix socket holds about 208 KiB, so 128 KiB halves the calls of a
@@ -98,6 +101,7 @@ impl Socket {
 
     /// The socket can be read.
     pub fn do_read(&self, envoy: Envoy<'_>) -> Next {
+        cut::note(false);
         if self.phase.get() == Phase::Handshake {
             let Some(connected) = self.read_verdict(envoy) else {
                 return match self.phase.get() {
@@ -118,6 +122,7 @@ impl Socket {
 
     /// Envoy has bytes for the service, or the socket has room again.
     pub fn do_write(&self, envoy: Envoy<'_>, end_stream: bool) -> Next {
+        cut::note(false);
         match self.phase.get() {
             Phase::Failed(_) => Next::CLOSE,
             Phase::Handshake => {
@@ -248,11 +253,17 @@ impl Socket {
         loop {
             match envoy.read(buffer) {
                 Ok(0) => {
+                    // After our own end both directions are closed either way,
+                    // and an abort can no longer be told.
                     let aborted = !self.write_ended.get() && envoy.peer_is_gone();
-                    return Next {
-                        close: aborted,
-                        bytes,
-                        ended: !aborted,
+                    return if aborted {
+                        Self::cut(envoy, bytes)
+                    } else {
+                        Next {
+                            close: false,
+                            bytes,
+                            ended: true,
+                        }
                     };
                 }
                 Ok(n) => {
@@ -266,14 +277,21 @@ impl Socket {
                 Err(Errno::AGAIN) => return Next::after(bytes),
                 Err(e) => {
                     tracing::debug!(target = %self.factory.name, "reading: {e}");
-                    return Next {
-                        close: true,
-                        bytes,
-                        ended: false,
-                    };
+                    return Self::cut(envoy, bytes);
                 }
             }
         }
+    }
+
+    /// The connection broke off. Bytes before the break are delivered first, and
+    /// the break by a call of its own: see [`crate::cut`].
+    fn cut(envoy: Envoy<'_>, bytes: u64) -> Next {
+        if bytes > 0 {
+            envoy.read_again_later();
+            return Next::after(bytes);
+        }
+        cut::note(true);
+        Next::CLOSE
     }
 
     fn write_stream(&self, envoy: Envoy<'_>, end_stream: bool) -> Next {
@@ -286,6 +304,7 @@ impl Socket {
                 Err(Errno::AGAIN) => return Next::after(bytes),
                 Err(e) => {
                     tracing::debug!(target = %self.factory.name, "writing: {e}");
+                    cut::note(true);
                     return Next {
                         close: true,
                         bytes,
