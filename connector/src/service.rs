@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -35,9 +35,13 @@ const NO_ROOM_WAIT: Duration = Duration::from_millis(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A connection to a service. Clones are the same socket.
-#[derive(Debug, Clone)]
+/// A connection to a service.
+#[derive(Debug)]
 pub(crate) struct Socket(Arc<Kind>);
+
+/// Cuts a [`Socket`] that a splice owns, as long as it is open.
+#[derive(Debug)]
+pub(crate) struct Cutter(Weak<Kind>);
 
 #[derive(Debug)]
 enum Kind {
@@ -215,15 +219,28 @@ fn interleave(addrs: &mut Vec<SocketAddr>) {
 }
 
 impl Socket {
-    /// Ends the connection so that the service cannot take it for a clean
-    /// end; whoever else holds the socket finds it dead.
-    pub(crate) fn cut(self) {
-        match &*self.0 {
-            Kind::Tcp(stream) => {
+    pub(crate) fn cutter(&self) -> Cutter {
+        Cutter(Arc::downgrade(&self.0))
+    }
+}
+
+impl Cutter {
+    /// Makes the close to come an abort.
+    pub(crate) fn cut(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            socket.cut();
+        }
+    }
+}
+
+impl Kind {
+    fn cut(&self) {
+        match self {
+            Self::Tcp(stream) => {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
             // A close without a shutdown is the abort.
-            Kind::Unix(_) => {}
+            Self::Unix(_) => {}
         }
     }
 }
@@ -260,7 +277,7 @@ impl Local for Socket {
     }
 
     fn abort(self) {
-        self.cut();
+        self.0.cut();
     }
 }
 

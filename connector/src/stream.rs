@@ -1,9 +1,10 @@
 //! One stream's life: read its head, ask the lists, wait for a place, reach
 //! the service, answer, move the bytes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use adit_tunnel::{
+    Local as _,
     splice::splice,
     stream::{TunnelRecv, TunnelSend},
 };
@@ -162,21 +163,20 @@ impl Stream<'_> {
         tracing::debug!(dialer = %self.dialer.id.short(), %request, service = %grant.service, "a tunnel stands");
         let meter = &self.dialer.meter;
         let (mut send, recv) = (self.send, self.recv);
-        let bytes = {
-            let socket = socket.clone();
-            async move {
-                // Written before the service's first bytes are read, so that
-                // both leave in one packet where they come together.
-                let yes = Bytes::from(encode_answer(Ok(())));
-                if let Err(error) = send.write(yes).await {
-                    socket.cut();
-                    return Err(error.into());
-                }
-                splice(socket, send, recv, early, meter).await
+        let cutter = socket.cutter();
+        let bytes = async move {
+            // Sent before the service's first bytes are read, so that both
+            // leave in one packet where they come together.
+            let yes = Bytes::from(encode_answer(Ok(())));
+            if let Err(error) = send.write(yes).await {
+                socket.abort();
+                return Err(error.into());
             }
+            splice(socket, send, recv, early, meter).await
         };
+        let mut bytes = pin!(bytes);
         let end = tokio::select! {
-            result = bytes => match result {
+            result = &mut bytes => match result {
                 Ok(()) => return End::Clean,
                 Err(error) => {
                     tracing::debug!(dialer = %self.dialer.id.short(), %request, %error, "a tunnel was cut");
@@ -187,9 +187,9 @@ impl Stream<'_> {
             () = revoked(&mut self.policy, request, grant, addr) => End::Revoked,
             () = self.shared.cut.cancelled() => End::Shutdown,
         };
-        // Dropping the splice has reset the stream; the service must see an
-        // abort as well.
-        socket.cut();
+        // What follows drops the splice: that resets the stream, and now the
+        // service sees an abort as well.
+        cutter.cut();
         if end == End::Revoked {
             tracing::info!(
                 dialer = %self.dialer.id.short(), %request,
