@@ -1,0 +1,212 @@
+//! Which connectors serve a backend, in which order.
+
+use adit_api::{
+    ConnectorHint, Endpoint, LabelSelector, Problem, Reason, ResourceExt as _,
+    networking::{CAPABILITY_CONNECT_TCP, Connector, ConnectorAdvertisement, ConnectorReference},
+    validate,
+};
+use adit_wire::{Host, MAX_CONNECTORS};
+
+use super::{Classes, Compiler};
+
+/// Why one connector cannot serve.
+struct Unfit {
+    reason: Reason,
+    message: String,
+}
+
+impl Compiler<'_> {
+    /// The connectors of a reference that can serve the endpoint: the oldest
+    /// first, then by name. Those that cannot are left out and said.
+    pub(super) fn select(
+        &self,
+        namespace: &str,
+        reference: &ConnectorReference,
+        endpoint: &Endpoint,
+        path: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<ConnectorHint> {
+        let candidates = self.candidates(namespace, reference);
+        if candidates.is_empty() {
+            let message = match (&reference.name, &reference.selector) {
+                (Some(name), _) => {
+                    format!("Connector {name:?} not found in namespace {namespace:?}")
+                }
+                (None, selector) => format!(
+                    "no Connector in namespace {namespace:?} has the labels {}",
+                    selector.as_ref().map(show_selector).unwrap_or_default()
+                ),
+            };
+            problems.push(Problem::error(path, Reason::ConnectorNotFound, message));
+            return Vec::new();
+        }
+        let mut fit: Vec<ConnectorHint> = Vec::new();
+        let mut unfit = Vec::new();
+        for connector in candidates {
+            match self.judge(connector, endpoint) {
+                Ok(hint) if fit.iter().any(|f| f.endpoint_id == hint.endpoint_id) => {}
+                Ok(hint) => fit.push(hint),
+                Err(why) => unfit.push(why),
+            }
+        }
+        if fit.len() > MAX_CONNECTORS {
+            let message = format!(
+                "{} connectors match; the first {MAX_CONNECTORS} are used",
+                fit.len()
+            );
+            problems.push(Problem::warning(path, Reason::Unsupported, message));
+            fit.truncate(MAX_CONNECTORS);
+        }
+        for Unfit { reason, message } in unfit {
+            problems.push(match fit.is_empty() {
+                true => Problem::error(path, reason, message),
+                false => Problem::warning(path, reason, format!("{message}; the others serve")),
+            });
+        }
+        fit
+    }
+
+    fn candidates(&self, namespace: &str, reference: &ConnectorReference) -> Vec<&Connector> {
+        let wanted = |c: &&Connector| {
+            c.namespace().as_deref() == Some(namespace)
+                && match (&reference.name, &reference.selector) {
+                    (Some(name), _) => c.name_any() == *name,
+                    (None, Some(selector)) => selects(selector, c),
+                    (None, None) => false,
+                }
+        };
+        let mut found: Vec<_> = self.snapshot.connectors.iter().filter(wanted).collect();
+        found.sort_by_key(|c| {
+            let time = c.creation_timestamp().map(|t| t.0);
+            (time.is_none(), time, c.name_any())
+        });
+        found
+    }
+
+    fn judge(&self, connector: &Connector, endpoint: &Endpoint) -> Result<ConnectorHint, Unfit> {
+        let name = connector.name_any();
+        let unfit = |reason, message| Err(Unfit { reason, message });
+        let class = &connector.spec.connector_class_name;
+        let classes = &self.snapshot.classes;
+        let required = self.options.classes == Classes::Required || !classes.is_empty();
+        if required && !classes.iter().any(|c| c.name_any() == *class) {
+            return unfit(
+                Reason::ConnectorClassNotFound,
+                format!("Connector {name:?}: ConnectorClass {class:?} not found"),
+            );
+        }
+        if tcp_disabled(connector) {
+            return unfit(
+                Reason::CapabilityDisabled,
+                format!("Connector {name:?} has the capability {CAPABILITY_CONNECT_TCP} disabled"),
+            );
+        }
+        let namespace = connector.namespace().unwrap_or_default();
+        let ours = |a: &&ConnectorAdvertisement| {
+            a.namespace().unwrap_or_default() == namespace && a.spec.connector_ref.name == name
+        };
+        if !self
+            .snapshot
+            .advertisements
+            .iter()
+            .filter(ours)
+            .any(|a| covers(a, endpoint))
+        {
+            return unfit(
+                Reason::NotAdvertised,
+                format!(
+                    "Connector {name:?} does not advertise {} (TCP); add it to a ConnectorAdvertisement of this connector",
+                    endpoint.address
+                ),
+            );
+        }
+        validate::connection_details(connector).ok_or_else(|| Unfit {
+            reason: Reason::ConnectorNotReady,
+            message: format!("Connector {name:?} has no status.connectionDetails yet: its agent has not said how to reach it"),
+        })
+    }
+}
+
+fn tcp_disabled(connector: &Connector) -> bool {
+    let in_spec = connector.spec.capabilities.iter().any(|c| {
+        c.type_ == CAPABILITY_CONNECT_TCP && c.connect_tcp.as_ref().is_some_and(|t| t.disabled)
+    });
+    let denied = connector
+        .status
+        .iter()
+        .flat_map(|s| &s.capabilities)
+        .any(|c| {
+            c.type_ == CAPABILITY_CONNECT_TCP && c.conditions.iter().any(|c| c.status == "False")
+        });
+    in_spec || denied
+}
+
+/// Whether an advertisement offers the endpoint's host and port over TCP.
+fn covers(advertisement: &ConnectorAdvertisement, endpoint: &Endpoint) -> bool {
+    let services = advertisement
+        .spec
+        .layer4
+        .iter()
+        .flat_map(|group| &group.services);
+    services.into_iter().any(|service| {
+        let port = service.ports.iter().any(|p| {
+            p.port == i32::from(endpoint.address.port) && p.protocol.eq_ignore_ascii_case("TCP")
+        });
+        let host = match validate::advertised_address(&service.address) {
+            Ok(None) => true,
+            Ok(Some((host, false))) => host == endpoint.address.host,
+            Ok(Some((suffix, true))) => below(&endpoint.address.host, &suffix),
+            Err(_) => false,
+        };
+        port && host
+    })
+}
+
+/// Whether a name has at least one label more than the suffix.
+fn below(host: &Host, suffix: &Host) -> bool {
+    let (Host::Name(name), Host::Name(suffix)) = (host, suffix) else {
+        return false;
+    };
+    name.strip_suffix(suffix.as_str())
+        .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+}
+
+fn selects(selector: &LabelSelector, connector: &Connector) -> bool {
+    let labels = connector.labels();
+    let equal = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .all(|(k, v)| labels.get(k) == Some(v));
+    equal
+        && selector.match_expressions.iter().flatten().all(|e| {
+            let value = labels.get(&e.key);
+            let listed = value.is_some_and(|v| e.values.iter().flatten().any(|x| x == v));
+            match e.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+fn show_selector(selector: &LabelSelector) -> String {
+    let equal = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={v}"));
+    let other = selector.match_expressions.iter().flatten().map(|e| {
+        let values = e
+            .values
+            .iter()
+            .flatten()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(",");
+        format!("{} {} [{values}]", e.key, e.operator)
+    });
+    equal.chain(other).collect::<Vec<_>>().join(" and ")
+}
