@@ -1,0 +1,425 @@
+//! Files that Envoy watches, and the one that the dialer watches.
+//!
+//! ```text
+//! dialer.json old ∪ new ─► cds.json old ∪ new ─► rds.json ─► lds.json ─► … ─► cds.json new ─► dialer.json new
+//!                           (wait for Envoy)     (wait)      (wait)   linger
+//! ```
+//!
+//! A route never names a cluster that is not there yet, and a cluster stays
+//! for a while after its last route, for requests that chose it just before.
+//! Each file is replaced whole, by rename; one whose bytes are the same is
+//! not touched. So whenever Envoy dies and starts again it reads a whole
+//! configuration.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use adit_api::DialerState;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::{self, Instant};
+
+use super::{
+    Admin, AdminError, Emit, Resources, bootstrap,
+    xds::{Any, Cluster, DiscoveryResponse},
+};
+
+/// How long Envoy may take for one update before we go on and say so.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at Envoy's counters.
+const POLL: Duration = Duration::from_millis(20);
+/// How long DNS may keep a new plain cluster from being ready.
+const WARMING: Duration = Duration::from_secs(5);
+
+/// Where the files are.
+#[derive(Debug, Clone)]
+pub struct FilesConfig {
+    /// The folder, made with mode 0700 by whoever owns it.
+    pub folder: PathBuf,
+    /// How long a cluster stays after its last route.
+    pub linger: Duration,
+}
+
+/// What is emitted to a folder.
+pub struct Files {
+    config: FilesConfig,
+    admin: Admin,
+    /// What Envoy said last when it refused an update; filled by whoever
+    /// reads its log.
+    refusal: Arc<Mutex<Option<String>>>,
+    /// In effect.
+    current: Resources,
+    /// In `cds.json`: those in effect and those that linger.
+    clusters: BTreeMap<String, Any<Cluster>>,
+    prune_at: Option<Instant>,
+}
+
+/// Why an update did not take effect, or not wholly.
+#[derive(Debug, thiserror::Error)]
+pub enum EmitError {
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Envoy refused it; what was in effect before stays.
+    #[error("Envoy refused the new {what}, the ones before stay in effect: {reason}")]
+    Refused {
+        /// `clusters`, `routes` or `listeners`.
+        what: &'static str,
+        /// Envoy's words.
+        reason: String,
+    },
+    /// Envoy neither took nor refused it in time.
+    #[error("Envoy did not take the new {what} within {} s", PATIENCE.as_secs())]
+    Slow {
+        /// `clusters`, `routes` or `listeners`.
+        what: &'static str,
+    },
+    /// Its admin interface does not work.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Clusters,
+    Routes,
+    Listeners,
+}
+
+impl Kind {
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Clusters => "clusters",
+            Self::Routes => "routes",
+            Self::Listeners => "listeners",
+        }
+    }
+
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Clusters => "cds.json",
+            Self::Routes => "rds.json",
+            Self::Listeners => "lds.json",
+        }
+    }
+
+    /// The part of the statistics' names before `version_text`. One listener
+    /// has one route configuration, so the end of the name is enough.
+    const fn stats(self) -> &'static str {
+        match self {
+            Self::Clusters => "cluster_manager.cds.",
+            Self::Routes => ".rds.",
+            Self::Listeners => "listener_manager.lds.",
+        }
+    }
+}
+
+impl FilesConfig {
+    /// Envoy's bootstrap.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.folder.join("bootstrap.json")
+    }
+
+    /// Envoy's admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.folder.join("envoy.sock")
+    }
+
+    /// What Envoy reads its routes from.
+    pub fn routes(&self) -> PathBuf {
+        self.folder.join(Kind::Routes.file())
+    }
+
+    /// What the dialer reads.
+    pub fn dialer_state(&self) -> PathBuf {
+        self.folder.join("dialer.json")
+    }
+}
+
+impl Files {
+    /// Writes everything at once, for an Envoy that was not started yet.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn start(config: FilesConfig, resources: Resources) -> Result<Self, EmitError> {
+        let mut files = Self {
+            admin: Admin::new(config.admin_socket()),
+            config,
+            refusal: Arc::default(),
+            clusters: by_name(&resources),
+            current: Resources::default(),
+            prune_at: None,
+        };
+        files.write_dialer(&resources.dialer)?;
+        files.write(Kind::Clusters, &resources.clusters)?;
+        files.write(Kind::Routes, &resources.routes)?;
+        files.write(Kind::Listeners, &resources.listeners)?;
+        let listeners = files.config.folder.join(Kind::Listeners.file());
+        let clusters = files.config.folder.join(Kind::Clusters.file());
+        let envoy = bootstrap(&files.config.admin_socket(), &listeners, &clusters);
+        write_json(&files.config.bootstrap(), &envoy)?;
+        files.current = resources;
+        Ok(files)
+    }
+
+    /// Envoy's admin interface.
+    pub fn admin(&self) -> Admin {
+        self.admin.clone()
+    }
+
+    /// Where Envoy's words about a refused update are to be put.
+    pub fn refusal(&self) -> Arc<Mutex<Option<String>>> {
+        Arc::clone(&self.refusal)
+    }
+
+    /// When [`Files::prune`] has something to do.
+    pub fn prune_at(&self) -> Option<Instant> {
+        self.prune_at
+    }
+
+    /// Takes away the clusters that no route uses any more, and their targets
+    /// from the dialer, which then ends their streams.
+    ///
+    /// # Errors
+    /// As [`Emit::emit`].
+    pub async fn prune(&mut self) -> Result<(), EmitError> {
+        self.prune_at = None;
+        let wanted = by_name(&self.current);
+        if wanted != self.clusters {
+            self.update(
+                Kind::Clusters,
+                &self.current.clusters,
+                &self.clusters.values().cloned().collect::<Vec<_>>(),
+            )
+            .await?;
+            self.clusters = wanted;
+        }
+        self.write_dialer(&self.current.dialer)
+    }
+
+    async fn replace(&mut self, new: &Resources) -> Result<(), EmitError> {
+        let old = self.current.clone();
+        self.write_dialer(&union(&old.dialer, &new.dialer))?;
+        let mut clusters = self.clusters.clone();
+        clusters.extend(by_name(new));
+        if clusters != self.clusters {
+            let list: Vec<_> = clusters.values().cloned().collect();
+            let before: Vec<_> = self.clusters.values().cloned().collect();
+            self.update(Kind::Clusters, &list, &before).await?;
+            self.clusters = clusters;
+            self.warmed().await;
+        }
+        self.prune_at = Some(Instant::now() + self.config.linger);
+        if new.routes != old.routes {
+            self.update(Kind::Routes, &new.routes, &old.routes).await?;
+            self.current.routes = new.routes.clone();
+        }
+        if new.listeners != old.listeners {
+            self.update(Kind::Listeners, &new.listeners, &old.listeners)
+                .await?;
+            self.current.listeners = new.listeners.clone();
+        }
+        self.current = new.clone();
+        Ok(())
+    }
+
+    /// Writes a file and waits until Envoy has taken it. Refused, the file
+    /// gets its old content again, so that a new Envoy would take it.
+    async fn update<T: Serialize>(
+        &self,
+        kind: Kind,
+        new: &[T],
+        old: &[T],
+    ) -> Result<(), EmitError> {
+        let before = self.counters(kind).await;
+        *lock(&self.refusal) = None;
+        let version = self.write(kind, new)?;
+        let Ok(before) = before else {
+            // No Envoy: the next one reads the files as they are.
+            return Ok(());
+        };
+        match self.taken(kind, &version, before.refused).await {
+            Err(error @ EmitError::Refused { .. }) => {
+                self.write(kind, old)?;
+                Err(error)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn taken(&self, kind: Kind, version: &str, refused: u64) -> Result<(), EmitError> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            match self.counters(kind).await {
+                Ok(now) if now.version == version => return Ok(()),
+                Ok(now) if now.refused > refused => {
+                    return Err(EmitError::Refused {
+                        what: kind.what(),
+                        reason: self.reason().await,
+                    });
+                }
+                // It died meanwhile.
+                Err(AdminError::Connect { .. }) => return Ok(()),
+                Ok(_) | Err(_) => time::sleep(POLL).await,
+            }
+        }
+        Err(EmitError::Slow { what: kind.what() })
+    }
+
+    /// Envoy's words come by its log, perhaps a little after its counters.
+    async fn reason(&self) -> String {
+        for _ in 0..25 {
+            if let Some(reason) = lock(&self.refusal).take() {
+                return reason;
+            }
+            time::sleep(POLL).await;
+        }
+        "see Envoy's log for the reason".into()
+    }
+
+    async fn counters(&self, kind: Kind) -> Result<Counters, AdminError> {
+        let mut counters = Counters::default();
+        for (name, value) in self.admin.stats(kind.stats()).await? {
+            if name.ends_with("version_text") {
+                counters.version = value;
+            } else if name.ends_with("update_rejected") {
+                counters.refused = value.parse().unwrap_or_default();
+            }
+        }
+        Ok(counters)
+    }
+
+    /// A plain cluster's name is resolved before it serves.
+    async fn warmed(&self) {
+        let end = Instant::now() + WARMING;
+        while Instant::now() < end {
+            let Ok(stats) = self.admin.stats("cluster_manager.warming_clusters").await else {
+                return;
+            };
+            if stats.iter().all(|(_, value)| value == "0") {
+                return;
+            }
+            time::sleep(POLL).await;
+        }
+        tracing::warn!(
+            "some plain backends were not resolved within {} s",
+            WARMING.as_secs()
+        );
+    }
+
+    /// Writes a discovery response unless it is there already; its version is
+    /// a hash over its content.
+    fn write<T: Serialize>(&self, kind: Kind, resources: &[T]) -> Result<String, EmitError> {
+        let path = self.config.folder.join(kind.file());
+        let failed = |e: serde_json::Error| EmitError::Write {
+            path: path.clone(),
+            source: e.into(),
+        };
+        let digest = Sha256::digest(serde_json::to_vec(resources).map_err(failed)?);
+        let version = data_encoding::HEXLOWER.encode(&digest[..8]);
+        write_json(
+            &path,
+            &DiscoveryResponse {
+                version_info: &version,
+                resources,
+            },
+        )?;
+        Ok(version)
+    }
+
+    fn write_dialer(&self, state: &DialerState) -> Result<(), EmitError> {
+        write_json(&self.config.dialer_state(), state)
+    }
+}
+
+impl Emit for Files {
+    async fn emit(&mut self, resources: Resources) -> Result<(), EmitError> {
+        if resources == self.current {
+            return Ok(());
+        }
+        let before = self.current.dialer.clone();
+        let outcome = self.replace(&resources).await;
+        if outcome.is_err() {
+            // Nothing of the new is in effect: take its clusters away again,
+            // and let the dialer know both until then.
+            self.write_dialer(&union(&before, &resources.dialer))?;
+            self.prune_at = Some(Instant::now() + self.config.linger);
+        }
+        outcome
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    version: String,
+    refused: u64,
+}
+
+fn by_name(resources: &Resources) -> BTreeMap<String, Any<Cluster>> {
+    let clusters = resources.clusters.iter();
+    clusters
+        .map(|c| (c.get().name.clone(), c.clone()))
+        .collect()
+}
+
+/// Old and new together; where both know a connector, the new counts.
+fn union(old: &DialerState, new: &DialerState) -> DialerState {
+    let mut both = new.clone();
+    for hint in &old.connectors {
+        if both
+            .connectors
+            .iter()
+            .all(|h| h.endpoint_id != hint.endpoint_id)
+        {
+            both.connectors.push(hint.clone());
+        }
+    }
+    if let (Some(old), Some(both)) = (&old.targets, &mut both.targets) {
+        for target in old {
+            if !both.contains(target) {
+                both.push(target.clone());
+            }
+        }
+    }
+    both
+}
+
+/// Replaces a file by one with this content, unless it has it. A reader sees
+/// the old or the new content, also after a power cut.
+fn write_json(path: &Path, content: &impl Serialize) -> Result<(), EmitError> {
+    let failed = |source| EmitError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = serde_json::to_vec_pretty(content).map_err(|e| failed(e.into()))?;
+    bytes.push(b'\n');
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let replace = || {
+        let new = path.with_extension("json.new");
+        let mut file = fs::File::create(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    replace().map_err(failed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
