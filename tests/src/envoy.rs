@@ -29,6 +29,17 @@ impl Envoy {
         concurrency: u16,
         static_resources: &Value,
     ) -> Result<Self> {
+        Self::start_with(version, dir, concurrency, static_resources, &[]).await
+    }
+
+    /// As [`Envoy::start`], with more environment.
+    pub async fn start_with(
+        version: &str,
+        dir: &Path,
+        concurrency: u16,
+        static_resources: &Value,
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let (config, admin) = write(dir, static_resources)?;
         let mut command = Command::new(binaries::envoy(version)?);
         command
@@ -36,7 +47,8 @@ impl Envoy {
             .arg(&config)
             .args(["--disable-hot-restart", "--log-level", "info"])
             .arg("--concurrency")
-            .arg(concurrency.to_string());
+            .arg(concurrency.to_string())
+            .envs(env.iter().copied());
         let process = Process::start("envoy", dir, &mut command)?;
         let mut envoy = Self {
             process,

@@ -15,6 +15,7 @@ pub mod client;
 pub mod connector;
 pub mod dns;
 pub mod envoy;
+pub mod filter_stage;
 pub mod gateway;
 pub mod keys;
 pub mod manifests;
