@@ -13,8 +13,8 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{Shared, metrics::Rejected, stream};
 
-/// Accepts on the endpoint and on every later one. Ends when the connector
-/// drains.
+/// Accepts on the endpoint and on every later one, until the connector cuts
+/// what is left.
 pub(crate) async fn accept_all(shared: Arc<Shared>, mut endpoints: watch::Receiver<Endpoint>) {
     loop {
         let endpoint = endpoints.borrow_and_update().clone();
@@ -25,7 +25,7 @@ pub(crate) async fn accept_all(shared: Arc<Shared>, mut endpoints: watch::Receiv
             .spawn(accept_on(shared.clone(), endpoint.clone()));
         tokio::select! {
             changed = endpoints.changed() => if changed.is_err() { return },
-            () = shared.draining.cancelled() => return,
+            () = shared.cut.cancelled() => return,
         }
     }
 }
@@ -38,8 +38,13 @@ async fn accept_on(shared: Arc<Shared>, endpoint: Endpoint) {
                 // The endpoint is closed.
                 None => return,
             },
-            () = shared.draining.cancelled() => return,
+            () = shared.cut.cancelled() => return,
         };
+        if shared.draining.is_cancelled() {
+            // Said at once, so that the dialer takes its next connector.
+            incoming.refuse();
+            continue;
+        }
         let room = shared.handshakes.available_permits();
         // Under pressure senders must prove their address first (RFC 9000,
         // section 8.1.2): a forged one cannot hold a place.

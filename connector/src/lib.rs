@@ -93,6 +93,7 @@ struct Shared {
     stranger_log: Throttle,
     handshake_log: Throttle,
     denied_log: Throttle,
+    failed_log: Throttle,
 }
 
 /// Runs a connector until `shutdown`, then drains it.
@@ -154,6 +155,7 @@ impl Connector {
             stranger_log: Throttle::default(),
             handshake_log: Throttle::default(),
             denied_log: Throttle::default(),
+            failed_log: Throttle::default(),
         });
         let mut connector = Self {
             shared: shared.clone(),

@@ -104,10 +104,12 @@ impl Stream<'_> {
             Reached::Failed(ErrorClass::Denied, why) => return self.deny(&request, &why).await,
             Reached::Failed(class, why) => {
                 self.dialer.failed(why.clone());
-                tracing::info!(
-                    dialer = %self.dialer.id.short(), %request, %class, error = why,
-                    "a service was not reached"
-                );
+                if let Some(left_out) = self.shared.failed_log.pass() {
+                    tracing::warn!(
+                        dialer = %self.dialer.id.short(), %request, %class, error = why, left_out,
+                        "a service was not reached"
+                    );
+                }
                 return self.refuse(class).await;
             }
             Reached::Left => return End::Left,

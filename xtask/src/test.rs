@@ -58,7 +58,9 @@ pub fn run(options: &Options) -> Result<bool> {
         step::command("build", &mut cargo(&["build", "--workspace", "--locked"])),
         step::command(
             "tests",
-            &mut cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+            // A minute for the five fuzz bodies of wire/tests/fuzz_seeded.rs.
+            cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+                .env("ADIT_FUZZ_SECONDS", "12"),
         ),
         step::function("abi", abi::run),
     ];

@@ -131,3 +131,43 @@ async fn a_dialer_that_died_gives_its_connection_back() {
     );
     rig.until_metric("adit_connector_connections 0").await;
 }
+
+#[tokio::test]
+async fn more_handshakes_than_places_all_succeed_in_the_end() {
+    let one = |options: &mut adit_connector::Options| {
+        options.max_handshakes = Some(1);
+        options.max_connections_per_dialer = Some(100);
+    };
+    let rig = rig_with(&["127.0.0.1:1"], one, |_| {}).await;
+    let mut dialing = Vec::new();
+    for _ in 0..8 {
+        let endpoint = endpoint(dialer_key()).await;
+        let addr = rig.addr();
+        dialing.push(tokio::spawn(async move {
+            let connection = endpoint.connect(addr, ALPN).await;
+            (endpoint, connection)
+        }));
+    }
+    let mut connected = Vec::new();
+    for task in dialing {
+        let (endpoint, connection) = within(task).await.unwrap();
+        connected.push((endpoint, connection.unwrap()));
+    }
+    rig.until_metric("adit_connector_connections 8").await;
+}
+
+#[tokio::test]
+async fn packets_that_are_no_quic_disturb_nobody() {
+    let service = echo().await.to_string();
+    let rig = rig(&[&service]).await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = rig.connector.endpoint().bound_sockets()[0];
+    for i in 0..2000u32 {
+        let len = (i as usize * 37) % 1400;
+        let noise: Vec<u8> = (0..len).map(|j| (i as usize * 31 + j * j) as u8).collect();
+        // A full socket buffer is no failure of the connector.
+        let _ = socket.send_to(&noise, to).await;
+    }
+    let dialer = rig.connect().await;
+    assert!(dialer.tunnel(&service).await.is_ok());
+}

@@ -17,12 +17,16 @@ async fn draining_lets_open_tunnels_end_and_sends_new_ones_elsewhere() {
     let rig = rig(&[&service]).await;
     let dialer = rig.connect().await;
     let mut tunnel = dialer.tunnel(&service).await.unwrap();
+    let addr = rig.addr();
     let draining = tokio::spawn(rig.connector.drain(PATIENCE));
     within(async {
         // Until the drain has begun, new tunnels are still made.
         while dialer.tunnel(&service).await.err() != Some(ErrorClass::Offline) {}
     })
     .await;
+    // A new connection is refused at once, not left to time out.
+    let refused = within(dialer.endpoint.connect(addr, ALPN)).await;
+    assert!(refused.is_err());
     tunnel.send.write_all(b"last words").await.unwrap();
     tunnel.send.finish().unwrap();
     assert_eq!(tunnel.rest().await, b"last words");

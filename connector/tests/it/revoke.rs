@@ -9,6 +9,9 @@ use tokio::{net::TcpStream, sync::mpsc::Receiver};
 
 use crate::support::*;
 
+const RELOADED: &str = "adit_connector_reloads_total{result=\"ok\"}";
+const NOT_RELOADED: &str = "adit_connector_reloads_total{result=\"error\"}";
+
 /// A rig whose lists come from a file.
 async fn rig_on_file(path: PathBuf, text: &str) -> Rig {
     fs::write(&path, text).unwrap();
@@ -143,8 +146,7 @@ async fn an_edit_of_the_file_takes_effect_and_a_bad_one_does_not() {
     ] {
         errors += 1;
         fs::write(&path, bad).unwrap();
-        let line = format!("adit_connector_reloads_total{{result=\"error\"}} {errors}");
-        rig.until_metric(&line).await;
+        rig.until_count(NOT_RELOADED, errors).await;
     }
     let (_another, _held) = tunnel_to(&dialer, &first, &mut connections).await;
 
@@ -162,16 +164,26 @@ async fn a_file_that_disappears_changes_nothing() {
     let path = dir.path().join("connector.yaml");
     let service = echo().await.to_string();
     let rig = rig_on_file(path.clone(), &file("any", &[&service])).await;
-    rig.until_metric("adit_connector_reloads_total{result=\"ok\"} 1")
-        .await;
+    rig.until_count(RELOADED, 1).await;
     fs::remove_file(&path).unwrap();
     let dialer = rig.connect().await;
     assert!(dialer.tunnel(&service).await.is_ok());
     fs::write(&path, file("any", &[])).unwrap();
-    rig.until_metric("adit_connector_reloads_total{result=\"ok\"} 2")
-        .await;
+    rig.until_count(RELOADED, 2).await;
     assert_eq!(
         dialer.tunnel(&service).await.err(),
         Some(ErrorClass::Denied)
     );
+}
+
+#[tokio::test]
+async fn a_hang_up_signal_reads_the_file_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("connector.yaml");
+    let rig = rig_on_file(path, &file("any", &[])).await;
+    // The first reading is done by the watch itself: it listens by then.
+    rig.until_count(RELOADED, 1).await;
+    let own = rustix::process::getpid();
+    rustix::process::kill_process(own, rustix::process::Signal::HUP).unwrap();
+    rig.until_count(RELOADED, 2).await;
 }

@@ -105,6 +105,22 @@ impl Rig {
         .await
     }
 
+    /// Waits until a counter is at least `least`. For what the process-wide
+    /// SIGHUP of another test here may also count.
+    pub async fn until_count(&self, counter: &str, least: u64) {
+        let count = || {
+            let text = self.connector.metrics();
+            let line = text.lines().find_map(|l| l.strip_prefix(counter));
+            line.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+        };
+        within(async {
+            while count() < least {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    }
+
     /// Waits until a line stands in the metrics.
     pub async fn until_metric(&self, line: &str) {
         within(async {
