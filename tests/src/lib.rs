@@ -10,12 +10,14 @@
 //! in for the network, [`gateway`] and [`connector`] are the product's processes.
 
 pub mod admin;
+pub mod bare;
 pub mod binaries;
 pub mod client;
 pub mod connector;
 pub mod dns;
 pub mod envoy;
 pub mod filter_stage;
+pub mod fake_connector;
 pub mod gateway;
 pub mod keys;
 pub mod manifests;
@@ -23,6 +25,7 @@ pub mod pattern;
 pub mod process;
 pub mod relay;
 pub mod services;
+pub mod stage;
 
 /// Makes a test for each supported Envoy from
 /// `async fn name(version: &str) -> anyhow::Result<()>`.
