@@ -116,6 +116,11 @@ impl Stream<'_> {
             Reached::Revoked => return self.deny(&request, "it is no longer advertised").await,
             Reached::Shutdown => return End::Shutdown,
         };
+        // The lists may have changed while the address was not known yet.
+        let now = self.policy.borrow_and_update().clone();
+        if !holds(&now, &request, &grant, addr) {
+            return self.deny(&request, "it is no longer advertised").await;
+        }
         let end = self.carry(&request, &grant, socket, addr, early).await;
         drop(place);
         end
@@ -223,8 +228,7 @@ impl Stream<'_> {
     }
 }
 
-/// Completes when the lists no longer allow what they granted: the target is
-/// gone, leads elsewhere, or has become a wildcard that does not reach `addr`.
+/// Completes when the lists no longer allow what they granted.
 async fn revoked(
     policy: &mut watch::Receiver<Arc<Policy>>,
     request: &HostPort,
@@ -236,15 +240,19 @@ async fn revoked(
             // The connector is going away, which `cut` tells.
             return std::future::pending().await;
         }
-        let policy = policy.borrow_and_update();
-        let still = policy.targets.grant(request).is_some_and(|now| {
-            let reaches = addr.is_none_or(|addr| policy.targets.reaches(addr));
-            now.service == granted.service && (!now.screened || reaches)
-        });
-        if !still {
+        if !holds(&policy.borrow_and_update(), request, granted, addr) {
             return;
         }
     }
+}
+
+/// Whether a grant is still what the lists say: its target is there, leads to
+/// the same service, and has not become a wildcard that does not reach `addr`.
+fn holds(policy: &Policy, request: &HostPort, granted: &Grant, addr: Option<SocketAddr>) -> bool {
+    policy.targets.grant(request).is_some_and(|now| {
+        let reaches = addr.is_none_or(|addr| policy.targets.reaches(addr));
+        now.service == granted.service && (!now.screened || reaches)
+    })
 }
 
 /// Reads a request, and what came with it.

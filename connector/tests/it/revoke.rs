@@ -88,6 +88,45 @@ async fn a_target_that_leads_elsewhere_now_is_another_target() {
 }
 
 #[tokio::test]
+async fn a_target_that_only_a_wildcard_allows_now_is_screened_as_one() {
+    let addr = echo().await;
+    let rig = rig(&[&addr.to_string()]).await;
+    let dialer = rig.connect().await;
+    let mut tunnel = dialer.tunnel(&addr.to_string()).await.unwrap();
+    let wildcard = format!("*:{}", addr.port());
+    rig.connector
+        .set_policy(options(&rig.dir, &[&wildcard]).policy().unwrap());
+    assert!(tunnel.is_cut().await);
+}
+
+#[tokio::test]
+async fn a_target_taken_away_while_its_name_is_looked_up_is_not_reached() {
+    let (addr, mut connections) = held().await;
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let gated = adit_connector::Resolver::new(move |_, _| {
+        let mut gate = gate.clone();
+        async move {
+            let _ = gate.wait_for(|open| *open).await;
+            Ok(vec![addr])
+        }
+    });
+    let rig = rig_with(&["app.internal:80"], |_| {}, |c| c.resolver = gated).await;
+    let dialer = rig.connect().await;
+    let (answer, ()) = tokio::join!(dialer.tunnel("app.internal:80"), async {
+        rig.until(|status| status.streams == 1).await;
+        rig.connector
+            .set_policy(options(&rig.dir, &["*:80"]).policy().unwrap());
+        go.send_replace(true);
+    });
+    assert_eq!(answer.err(), Some(ErrorClass::Denied));
+    drop(rig);
+    // Connected to or not: nothing was sent, and it is closed.
+    if let Ok(service) = connections.try_recv() {
+        assert_eq!(ended(service).await, Ok(Vec::new()));
+    }
+}
+
+#[tokio::test]
 async fn a_new_order_of_the_lists_cuts_nothing() {
     let service = echo().await.to_string();
     let rig = rig(&["a.internal:1", &service]).await;
