@@ -88,7 +88,11 @@ pub struct Supervisor {
 }
 
 impl EndpointConfig {
-    async fn bind(&self, alpns: &[&[u8]]) -> Result<Endpoint, EndpointError> {
+    /// Binds an endpoint of this configuration that nobody watches.
+    ///
+    /// # Errors
+    /// When the sockets cannot be bound.
+    pub async fn bind(&self, alpns: &[&[u8]]) -> Result<Endpoint, EndpointError> {
         let idle =
             IdleTimeout::try_from(self.max_idle).map_err(|e| EndpointError::Bind(e.to_string()))?;
         let transport = QuicTransportConfig::builder()
