@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::Metrics,
     options::Limits,
-    stream::{Context, Opened, serve},
+    stream::{Context, Opened, Place, serve},
 };
 
 /// Prefaces that are read at once. One takes microseconds, for the filter
@@ -83,6 +83,7 @@ pub async fn accept(
                         let shard = ctx.pool.shard(preface.target.connectors[0]);
                         let runtime = ctx.pool.runtime(shard).clone();
                         let at = Instant::now();
+                        let place = Place::new(place, &ctx);
                         runtime.spawn(serve(
                             ctx,
                             Opened {

@@ -21,6 +21,7 @@ mod open;
 mod options;
 pub mod pool;
 mod shard;
+mod socket;
 mod status;
 mod stream;
 mod targets;
@@ -41,8 +42,9 @@ use adit_tunnel::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use listener::{ListenError, ParseSocketError, SocketConfig, SocketPath};
+pub use listener::ListenError;
 pub use options::{Config, ConfigError, DnsConfig, Limits, Options};
+pub use socket::{ParseSocketError, SocketConfig, SocketPath};
 pub use tls::{TlsError, TlsRoots};
 
 use discovery::{Discovery, Dns, StateFile};
@@ -179,6 +181,7 @@ async fn serve(
         pool: pool.clone(),
         tls: tls::TlsClient::new(config.tls),
         targets,
+        serving: Arc::default(),
         abort: CancellationToken::new(),
     });
     let listener = bound
@@ -203,7 +206,7 @@ async fn serve(
     // The socket goes first: who connects now is told at once that nobody is
     // here, and does not wait in a backlog that nobody reads.
     bound.remove_file();
-    drain(&pool, limits.grace).await;
+    drain(&ctx.serving, limits.grace).await;
     ctx.abort.cancel();
     pool.close();
     supervisor.close(GOODBYE).await;
@@ -217,19 +220,19 @@ async fn serve(
 }
 
 /// Waits for open and waiting streams, at most `grace`.
-async fn drain(pool: &Pool, grace: Duration) {
+async fn drain(serving: &AtomicUsize, grace: Duration) {
     let done = async {
-        while pool.open_streams() + pool.queued() > 0 {
+        while serving.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     };
-    let left = pool.open_streams();
+    let left = serving.load(Ordering::Acquire);
     if left > 0 {
         tracing::info!(streams = left, grace = ?grace, "waiting for tunnels to end");
     }
     if tokio::time::timeout(grace, done).await.is_err() {
         tracing::warn!(
-            streams = pool.open_streams(),
+            streams = serving.load(Ordering::Acquire),
             "the grace period is over: tunnels are cut"
         );
     }

@@ -10,7 +10,7 @@ use adit_tunnel::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    listener::{ParseSocketError, SocketConfig},
+    socket::{ParseSocketError, SocketConfig},
     tls::TlsRoots,
 };
 

@@ -1,6 +1,9 @@
 //! One stream's life: choose a connector, open a tunnel, answer, move bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use adit_tunnel::{
     splice::{SpliceError, splice, splice_io},
@@ -23,7 +26,7 @@ use crate::{
     client::Client,
     open::{OpenError, Tunnel, TunnelBytes, open},
     pool::{
-        Connector, Pool,
+        Connector, Count, Link, Pool,
         choice::{Choice, Step},
     },
     targets::{Targets, Usage},
@@ -41,6 +44,8 @@ pub struct Context {
     pub tls: TlsClient,
     /// Live targets.
     pub targets: Arc<Targets>,
+    /// Streams whose preface was read and that have not ended.
+    pub serving: Arc<AtomicUsize>,
     /// Ends every stream at once.
     pub abort: CancellationToken,
 }
@@ -55,8 +60,25 @@ pub struct Opened {
     pub early: Vec<u8>,
     /// When the preface was complete.
     pub at: Instant,
-    /// Its place among the open sockets.
-    pub place: OwnedSemaphorePermit,
+    /// Its place.
+    pub place: Place,
+}
+
+/// A stream's place among the open sockets, and among those that a shutdown
+/// waits for.
+pub struct Place {
+    _socket: OwnedSemaphorePermit,
+    _serving: Count,
+}
+
+impl Place {
+    /// Takes the place of a socket whose preface was read.
+    pub fn new(socket: OwnedSemaphorePermit, ctx: &Context) -> Self {
+        Self {
+            _socket: socket,
+            _serving: Count::new(&ctx.serving),
+        }
+    }
 }
 
 /// Serves a stream to its end. Runs on the shard of its first connector.
@@ -158,7 +180,7 @@ struct Carry {
     tunnel: Tunnel,
     early: Bytes,
     usage: Usage,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Carry {
@@ -295,8 +317,8 @@ async fn establish(
     }
 }
 
-type Queued = crate::pool::Count;
-type Ready = (Queued, Arc<crate::pool::Link>);
+/// A link, and the place in the queue for it.
+type Ready = (Count, Arc<Link>);
 
 /// Waits for a connector's link in its queue.
 async fn wait_for_link(

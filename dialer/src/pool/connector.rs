@@ -42,7 +42,9 @@ pub struct Connector {
 struct Inner {
     state: LinkState,
     link: Option<Arc<Link>>,
-    /// The last failure, of the link or of a stream.
+    /// Why the connector rests.
+    rest: Option<LinkFailure>,
+    /// The last failure, of the link or of a stream, for `/status`.
     failure: Option<(LinkFailure, Instant)>,
     /// The name of the last target that used it.
     name: Option<Arc<str>>,
@@ -99,6 +101,7 @@ impl Connector {
             inner: Mutex::new(Inner {
                 state: LinkState::default(),
                 link: None,
+                rest: None,
                 failure: None,
                 name: None,
             }),
@@ -146,7 +149,7 @@ impl Connector {
                     }
                     Ask::Wait => {}
                     Ask::Resting => {
-                        let known = inner.failure.as_ref().map(|(f, _)| f.clone());
+                        let known = inner.rest.clone();
                         return Err(known.unwrap_or_else(|| self.failure("unreachable")));
                     }
                 }
@@ -211,9 +214,8 @@ impl Connector {
     /// Notes why a stream failed here.
     pub fn note(&self, class: ErrorClass, text: &str) {
         let failure = LinkFailure {
-            id: self.id,
             class,
-            text: text.into(),
+            ..self.failure(text)
         };
         self.lock().failure = Some((failure, Instant::now()));
     }
@@ -229,6 +231,10 @@ impl Connector {
             }
             inner.link = None;
             if matches!(class, ErrorClass::Denied | ErrorClass::Overloaded) {
+                inner.rest = Some(LinkFailure {
+                    class,
+                    ..self.failure(text)
+                });
                 inner.state.rejected(Instant::now(), rand::random());
             } else {
                 inner.state.lost();
@@ -250,7 +256,11 @@ impl Connector {
 
     pub(super) fn dial_failed(&self, text: &str) {
         self.note(ErrorClass::Offline, text);
-        self.lock().state.failed(Instant::now(), rand::random());
+        {
+            let mut inner = self.lock();
+            inner.rest = Some(self.failure(text));
+            inner.state.failed(Instant::now(), rand::random());
+        }
         self.changed.send_replace(());
     }
 

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use adit_tunnel::status::selected_path;
 use adit_wire::{ErrorClass, connect};
+use bytes::Bytes;
 use iroh::{
     Endpoint,
     endpoint::{Connection, ConnectionError, VarInt},
@@ -14,7 +16,11 @@ use super::{Connector, Count, Pool};
 use crate::discovery::{Addresses, Freshness};
 
 /// How often a link is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
+/// How long one sign of life may take, beside the round trip.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(150);
+/// How often it is asked for: two lost packets in a row are no death.
+const SIGNS: u32 = 3;
 /// For discovery, while a link is looked at.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// `iroh-http-proxy/1` gives codes no meaning; 0 is a friendly close.
@@ -52,6 +58,34 @@ impl Link {
         }
     }
 
+    /// Packets received so far.
+    fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Asks for a sign of life: a QUIC datagram, which the peer's QUIC
+    /// acknowledges whether anybody reads it or not.
+    async fn is_alive(&self) -> bool {
+        let before = self.received();
+        let rtt = selected_path(&self.connection).map_or(Duration::ZERO, |(_, _, rtt)| rtt);
+        let patience = SIGN_OF_LIFE.max(rtt * 2);
+        for _ in 0..SIGNS {
+            if self
+                .connection
+                .send_datagram(Bytes::from_static(b"?"))
+                .is_err()
+            {
+                // Not asked, so not answered: silence alone must tell.
+                break;
+            }
+            tokio::time::sleep(patience).await;
+            if self.received() != before {
+                return true;
+            }
+        }
+        self.received() != before
+    }
+
     /// Closes the connection because this process ends.
     pub(super) fn shut_down(&self) {
         let code = VarInt::from_u32(connect::CLOSE_SHUTDOWN);
@@ -83,16 +117,18 @@ pub fn class_of(error: &ConnectionError) -> ErrorClass {
 /// Watches a link until it is lost.
 ///
 /// A connector that does not answer may have come back somewhere else. That is
-/// noticed before the idle timeout: a link that is silent for longer than a
-/// keep-alive should take is compared with what discovery says now, and closed
-/// if that has changed.
+/// noticed before the idle timeout: when the state file names a new address,
+/// or the link is silent for longer than a keep-alive should take, the
+/// connector is asked for a sign of life, and a link without one is closed if
+/// discovery knows an address that was not dialled.
 pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<Link>) {
-    let suspicious = pool.endpoint.keep_alive.mul_f64(1.5);
+    let suspicious = pool.endpoint.keep_alive.mul_f64(1.25);
     let mut state = pool.discovery.subscribe();
-    let mut tick = tokio::time::interval(LOOK.min(suspicious / 2));
+    let mut tick = tokio::time::interval(LOOK.min(suspicious / 4));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = (0, Instant::now());
     let mut used = Instant::now();
+    let mut checked = link.addresses.clone();
     let mut state_open = true;
     loop {
         tokio::select! {
@@ -104,22 +140,24 @@ pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<
             _ = tick.tick() => {}
         }
         let now = Instant::now();
-        let received = link.connection.stats().udp_rx.datagrams;
+        let received = link.received();
         if received != heard.0 {
             heard = (received, now);
         }
         if connector.open() > 0 || connector.queued() > 0 {
             used = now;
         }
-        if now - heard.1 >= suspicious {
-            let known = pool.discovery.resolve(connector.id, Freshness::Fresh);
-            if let Ok(Ok(known)) = tokio::time::timeout(RESOLVE_TIMEOUT, known).await
-                && !link.addresses.contains_all(&known)
-            {
+        let hints = pool.discovery.hints(connector.id);
+        let renamed = hints != checked && !link.addresses.contains_all(&hints);
+        if renamed || now - heard.1 >= suspicious {
+            if moved_away(&pool, &connector, &link).await {
                 link.close(b"moved");
                 connector.lost(&link, ErrorClass::Offline, "it has moved");
                 return;
             }
+            // An address that is added to a link that is alive changes
+            // nothing, and is not asked about again.
+            checked = hints;
         }
         if now - used >= pool.limits.idle_close {
             link.close(b"idle");
@@ -127,6 +165,16 @@ pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<
             return;
         }
     }
+}
+
+/// Whether the connector gives no sign of life here, and may be elsewhere.
+async fn moved_away(pool: &Pool, connector: &Connector, link: &Link) -> bool {
+    let known = async {
+        let known = pool.discovery.resolve(connector.id, Freshness::Fresh);
+        tokio::time::timeout(RESOLVE_TIMEOUT, known).await
+    };
+    let (known, alive) = tokio::join!(known, link.is_alive());
+    !alive && matches!(known, Ok(Ok(known)) if !link.addresses.contains_all(&known))
 }
 
 /// A connection's end, in words.

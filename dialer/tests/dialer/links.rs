@@ -7,8 +7,8 @@ use iroh::SecretKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    Device, DeviceConfig, Dialer, End, Names, accept, hasty, read_end, request, service, soon,
-    target, until,
+    Device, DeviceConfig, Dialer, End, Names, accept, hasty, read_all, read_end, relay, request,
+    service, soon, target, until,
 };
 
 /// Prints a time that a reader may want to know; never asserted.
@@ -236,8 +236,9 @@ async fn the_next_connector_serves_when_the_first_cannot() {
 async fn a_connector_that_hangs_costs_its_share_of_the_deadline_and_no_more() {
     let dialer = Dialer::start().await;
     let good = Device::start();
-    let hanging = Device::serving(service(|_send, mut recv| async move {
+    let hanging = Device::serving(service(|send, mut recv| async move {
         request(&mut recv).await;
+        let _open = send;
         std::future::pending().await
     }));
     dialer.tell(&[(good.id, &[good.addr]), (hanging.id, &[hanging.addr])]);
@@ -270,10 +271,7 @@ async fn bytes_move_when_the_winner_lives_on_another_shard() {
         let (mut socket, _) = dialer.open(&target(&[nobody, device.id])).await.unwrap();
         socket.write_all(b"across").await.unwrap();
         socket.shutdown().await.unwrap();
-        assert_eq!(
-            read_end(&mut socket).await,
-            (b"across".to_vec(), End::Clean)
-        );
+        assert_eq!(read_all(&mut socket).await, b"across");
     }
 }
 
@@ -286,7 +284,7 @@ async fn a_connector_without_streams_is_disconnected_after_a_while() {
     tokio::time::sleep(Duration::from_millis(1200)).await;
     socket.write_all(b"still here").await.unwrap();
     socket.shutdown().await.unwrap();
-    assert_eq!(read_end(&mut socket).await.0, b"still here");
+    assert_eq!(read_all(&mut socket).await, b"still here");
     soon("the link goes", async {
         while dialer.status().await.peers[0].path.is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -295,4 +293,60 @@ async fn a_connector_without_streams_is_disconnected_after_a_while() {
     .await;
     assert!(dialer.open(&target(&[device.id])).await.is_ok());
     until("it was dialled again", || device.connections() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_device_without_an_address_is_reached_through_its_relay() {
+    let (server, url) = relay("127.0.0.1:0".parse().unwrap()).await;
+    let dialer = Dialer::with(|o| o.endpoint.relay = vec![url.to_string()]).await;
+    let device = Device::with(DeviceConfig {
+        relay: Some(url.clone()),
+        ..Default::default()
+    });
+    dialer.tell_relay(device.id, &url);
+    let (mut socket, connected) = dialer.open(&target(&[device.id])).await.unwrap();
+    assert_eq!(connected.path, adit_wire::Path::Relay);
+    socket.write_all(b"hi").await.unwrap();
+    let mut back = [0; 2];
+    soon("an echo", socket.read_exact(&mut back)).await.unwrap();
+    assert!(dialer.status().await.relay.unwrap().connected);
+
+    // The relay dies: the tunnel ends as an abort, and the dialer stays ready.
+    let addr = server.http_addr().unwrap();
+    server.shutdown().await.unwrap();
+    assert_eq!(read_end(&mut socket).await.1, End::Abort);
+    assert_eq!(dialer.get("/readyz").await.unwrap().0, 200);
+    // It comes back: so do the tunnels.
+    let (_server, _) = relay(addr).await;
+    let back = Instant::now();
+    reach(&dialer, &target(&[device.id])).await;
+    report("after a relay's restart the device was reached after", back);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_dialer_without_a_relay_of_its_own_reaches_a_device_at_its_relay() {
+    let (_server, url) = relay("127.0.0.1:0".parse().unwrap()).await;
+    let dialer = Dialer::start().await;
+    let device = Device::with(DeviceConfig {
+        relay: Some(url.clone()),
+        ..Default::default()
+    });
+    dialer.tell_relay(device.id, &url);
+    let (_, connected) = dialer.open(&target(&[device.id])).await.unwrap();
+    assert_eq!(connected.path, adit_wire::Path::Relay);
+}
+
+#[tokio::test]
+async fn a_new_address_of_a_device_that_is_alive_cuts_nothing() {
+    let (dialer, device) = (Dialer::start().await, Device::start());
+    dialer.tell(&[(device.id, &[device.addr])]);
+    let (mut socket, _) = dialer.open(&target(&[device.id])).await.unwrap();
+    let elsewhere = "127.0.0.1:9".parse().unwrap();
+    dialer.tell(&[(device.id, &[elsewhere])]);
+    // Longer than a dead one would be taken for alive.
+    tokio::time::sleep(Duration::from_millis(4000)).await;
+    socket.write_all(b"here").await.unwrap();
+    socket.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut socket).await, b"here");
+    assert_eq!(device.connections(), 1);
 }

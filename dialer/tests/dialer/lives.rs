@@ -1,10 +1,12 @@
 //! Revoked targets, shutdown, the admin server.
 
-use adit_tunnel::status::{PathKind, PeerState, Role};
+use adit_tunnel::status::{PathKind, PeerState, Role, Status};
 use adit_wire::{ErrorClass, Verdict};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Device, Dialer, End, read_end, request, service, soon, target, until};
+use crate::support::{
+    Device, Dialer, End, read_all, read_end, request, service, soon, target, until,
+};
 
 #[tokio::test]
 async fn streams_of_a_target_that_is_gone_are_cut_and_the_others_are_not() {
@@ -30,8 +32,9 @@ async fn streams_of_a_target_that_is_gone_are_cut_and_the_others_are_not() {
 #[tokio::test]
 async fn a_stream_that_waits_for_a_target_that_is_gone_is_denied() {
     let dialer = Dialer::with(|o| o.drain_timeout = "200ms".parse().ok()).await;
-    let device = Device::serving(service(|_send, mut recv| async move {
+    let device = Device::serving(service(|send, mut recv| async move {
         request(&mut recv).await;
+        let _open = send;
         std::future::pending().await
     }));
     let wanted = target(&[device.id]);
@@ -56,10 +59,7 @@ async fn at_shutdown_nobody_new_is_taken_and_open_tunnels_may_end_by_themselves(
     assert_eq!(dialer.get("/readyz").await.unwrap().0, 503);
     socket.write_all(b"last words").await.unwrap();
     socket.shutdown().await.unwrap();
-    assert_eq!(
-        read_end(&mut socket).await,
-        (b"last words".to_vec(), End::Clean)
-    );
+    assert_eq!(read_all(&mut socket).await, b"last words");
     drop(socket);
     dialer.stop().await;
     until("the connector knows", || device.streams() == 0).await;
@@ -86,6 +86,11 @@ async fn the_status_has_a_row_for_each_connector() {
     socket.write_all(b"hello").await.unwrap();
     let mut back = [0; 5];
     soon("an echo", socket.read_exact(&mut back)).await.unwrap();
+    let received = |status: &Status| status.peers.iter().map(|p| p.bytes_received).sum::<u64>();
+    soon("the bytes are counted", async {
+        while received(&dialer.status().await) != 5 {}
+    })
+    .await;
     let status = dialer.status().await;
     assert_eq!(
         (status.role, status.ready, status.streams),

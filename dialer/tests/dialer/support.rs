@@ -25,7 +25,7 @@ use hickory_resolver::proto::{
     rr::{RData, Record, rdata::TXT},
 };
 use iroh::{
-    Endpoint, SecretKey,
+    Endpoint, RelayMode, RelayUrl, SecretKey,
     endpoint::{Connection, QuicTransportConfig, RecvStream, SendStream, VarInt, presets},
 };
 use rustix::event::{PollFd, PollFlags, poll};
@@ -124,6 +124,16 @@ impl Dialer {
     /// Tells the dialer where connectors are, and nothing else.
     pub fn tell(&self, known: &[(EndpointId, &[SocketAddr])]) {
         self.state.lock().unwrap().connectors = hints(known);
+        self.write_state();
+    }
+
+    /// Tells that one connector is at a relay.
+    pub fn tell_relay(&self, id: EndpointId, relay: &RelayUrl) {
+        self.state.lock().unwrap().connectors = vec![ConnectorHint {
+            endpoint_id: id,
+            relay: Some(relay.to_string()),
+            addresses: vec![],
+        }];
         self.write_state();
     }
 
@@ -250,6 +260,15 @@ pub async fn read_end(socket: &mut UnixStream) -> (Vec<u8>, End) {
     }
 }
 
+/// Reads to the end of a socket whose own half has ended already: then both
+/// kinds of end look the same.
+pub async fn read_all(socket: &mut UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = soon("the end of the stream", socket.read_to_end(&mut bytes)).await;
+    read.expect("an end, not an error");
+    bytes
+}
+
 /// A target of these connectors with a deadline that no passing test reaches.
 pub fn target(connectors: &[EndpointId]) -> Target {
     Target {
@@ -319,6 +338,9 @@ pub async fn request(recv: &mut RecvStream) -> Vec<u8> {
     Vec::new()
 }
 
+/// The address of a device that has none.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
+
 /// A connector, on a thread of its own so that it can be frozen.
 pub struct Device {
     pub id: EndpointId,
@@ -340,6 +362,8 @@ pub struct DeviceConfig {
     pub reject: Option<u32>,
     /// While true, closes one connection at its first stream, and is false then.
     pub close_once: Option<Arc<AtomicBool>>,
+    /// Reachable through this relay only.
+    pub relay: Option<RelayUrl>,
 }
 
 impl Default for DeviceConfig {
@@ -351,6 +375,7 @@ impl Default for DeviceConfig {
             service: echo(),
             reject: None,
             close_once: None,
+            relay: None,
         }
     }
 }
@@ -378,17 +403,22 @@ impl Device {
             .max_concurrent_bidi_streams(VarInt::from_u32(config.max_streams))
             .build();
         let (connections, streams) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let by_relay = config.relay.is_some();
         let endpoint = futures_util::FutureExt::boxed(async move {
-            Endpoint::builder(presets::Minimal)
+            let builder = Endpoint::builder(presets::Minimal)
                 .secret_key(config.key)
                 .alpns(vec![config.alpn])
                 .transport_config(transport)
-                .clear_ip_transports()
-                .bind_addr("127.0.0.1:0")
-                .unwrap()
-                .bind()
-                .await
-                .unwrap()
+                .clear_ip_transports();
+            let builder = match config.relay {
+                Some(url) => builder.relay_mode(RelayMode::custom([url])),
+                None => builder.bind_addr("127.0.0.1:0").unwrap(),
+            };
+            let endpoint = builder.bind().await.unwrap();
+            if by_relay {
+                soon("the device is at its relay", endpoint.online()).await;
+            }
+            endpoint
         });
         let handle = runtime.handle().clone();
         let endpoint =
@@ -422,7 +452,7 @@ impl Device {
         runtime.spawn(accept);
         Self {
             id: ids::to_wire(endpoint.id()),
-            addr: endpoint.bound_sockets()[0],
+            addr: endpoint.bound_sockets().first().copied().unwrap_or(NOWHERE),
             connections,
             streams,
             runtime: Some(runtime),
@@ -539,4 +569,15 @@ fn answer(query: &Message, records: &HashMap<String, Vec<String>>) -> Message {
     }
     answer.add_query(question);
     answer
+}
+
+/// A relay on loopback.
+pub async fn relay(addr: SocketAddr) -> (iroh_relay::server::Server, RelayUrl) {
+    let mut relay = iroh_relay::server::RelayConfig::new(addr);
+    relay.key_cache_capacity = Some(1024);
+    let mut config = iroh_relay::server::ServerConfig::default();
+    config.relay = Some(relay);
+    let server = iroh_relay::server::Server::spawn(config).await.unwrap();
+    let url = format!("http://{}", server.http_addr().unwrap());
+    (server, url.parse().unwrap())
 }
