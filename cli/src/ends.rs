@@ -26,7 +26,7 @@ pub fn connector(arguments: Arguments<adit_connector::Options>) -> Result<ExitCo
     let log = settings.log.init()?;
     let mut config = match settings.options.resolve() {
         // The line of a bad list entry, when it came from the file.
-        Err(adit_connector::ConfigError::Policy(error)) if arguments.file.is_some() => {
+        Err(error) if arguments.file.is_some() => {
             let path = arguments.file.clone().unwrap_or_default();
             let text = fs::read_to_string(&path).unwrap_or_default();
             anyhow::bail!(error.in_file(&path, &text));

@@ -1,39 +1,47 @@
-//! `adit key`: who a key file is.
+//! `adit key`: who am I?
 
 use std::{path::PathBuf, process::ExitCode};
 
-use adit_tunnel::{ids, key};
-use anyhow::Result;
+use adit_tunnel::key;
+use adit_wire::EndpointId;
+use clap::{Args, Subcommand};
 
-/// The arguments of `adit key`.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// File of the secret key
-    #[arg(long, env = "ADIT_KEY_FILE", value_name = "FILE")]
-    key_file: PathBuf,
-    /// Make the key when there is no file yet
-    #[arg(long)]
-    create: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+#[derive(Args)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    command: KeyCommand,
 }
 
-/// Prints the public half of the key.
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let secret = if arguments.create {
-        key::load_or_create(&arguments.key_file)?
-    } else {
-        key::load(&arguments.key_file)?
-    };
-    let id = ids::to_wire(secret.public());
-    if arguments.json {
-        println!(
-            "{}",
-            serde_json::json!({ "endpointId": id.to_string(), "z32": id.to_z32() })
-        );
-    } else {
-        println!("{id}");
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make a key, unless the file holds one, and print its EndpointId
+    Generate {
+        /// The key file, made with mode 0600
+        file: PathBuf,
+    },
+    /// Print the EndpointId of a key
+    Show {
+        /// The key file
+        file: PathBuf,
+        /// Print it as z-base-32, as DNS records have it
+        #[arg(long)]
+        z32: bool,
+    },
+}
+
+pub(crate) fn main(args: &KeyArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        KeyCommand::Generate { file } => {
+            let id = EndpointId::from_bytes(*key::load_or_create(file)?.public().as_bytes());
+            println!("{id}");
+        }
+        KeyCommand::Show { file, z32 } => {
+            let id = EndpointId::from_bytes(*key::load(file)?.public().as_bytes());
+            match z32 {
+                true => println!("{}", id.to_z32()),
+                false => println!("{id}"),
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,21 +1,22 @@
-//! `adit`: Envoy to a service behind NAT, by the public key of a small agent
-//! beside it. One binary for every process but Envoy itself.
+//! `adit`: the level way into a tunnel, inside Envoy.
+//!
+//! Each command is a module; each reads its options the same way (`options`).
 
-mod admin_client;
-mod config;
-mod crds;
-mod ends;
+mod check;
+mod http;
 mod key;
+mod options;
+mod role;
+mod run;
 mod status;
-mod table;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-/// Reach services behind NAT from Envoy, by public key.
+/// Reach services by the public key of an agent beside them, through Envoy
 #[derive(Parser)]
-#[command(name = "adit", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "adit", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,28 +24,76 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the dialer: the process beside Envoy
-    Dialer(config::Arguments<adit_dialer::Options>),
-    /// Run the connector: the agent beside a service
-    Connector(config::Arguments<adit_connector::Options>),
-    /// Show what a running dialer or connector sees: path, round-trip time, streams, bytes, errors
-    Status(status::Arguments),
-    /// Show the EndpointId of a key file, or make one
-    Key(key::Arguments),
+    /// Run Envoy and a dialer from a directory of manifests
+    Run(Box<run::RunArgs>),
+    /// Run the process beside Envoy: streams of its Unix socket leave through tunnels
+    Dialer(Box<ConfigFile<role::DialerOptions>>),
+    /// Run the agent beside a service: tunnels of allowed dialers reach it
+    Connector(Box<ConfigFile<role::ConnectorOptions>>),
+    /// Say what is wrong in a directory of manifests, and which way a request would take
+    Check(check::CheckArgs),
+    /// Show a running dialer or connector: paths, streams, errors
+    Status(status::StatusArgs),
+    /// Make a key, or show the EndpointId of one
+    Key(key::KeyArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+    /// Run a program that ends when its parent does
+    #[command(hide = true, name = run::LEASH)]
+    Leash {
+        /// The process that must be alive
+        parent: u32,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Options, and a file of more of them.
+#[derive(Args)]
+pub(crate) struct ConfigFile<O: Args> {
+    /// YAML or JSON file of options: the flags' names without the dashes
+    #[arg(short, long, env = "ADIT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub options: O,
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Dialer(arguments) => ends::dialer(arguments),
-        Command::Connector(arguments) => ends::connector(arguments),
-        Command::Status(arguments) => status::run(&arguments),
-        Command::Key(arguments) => key::run(&arguments),
-        Command::Crds => crds::run(),
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::main(*args),
+        Command::Dialer(args) => role::dialer(*args),
+        Command::Connector(args) => role::connector(*args),
+        Command::Check(args) => check::main(&args),
+        Command::Status(args) => status::main(&args),
+        Command::Key(args) => key::main(&args),
+        Command::Crds => crds(),
+        Command::Leash { parent, command } => run::leash(parent, &command),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("adit: {error:#}");
-        ExitCode::FAILURE
-    })
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("adit: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn crds() -> anyhow::Result<ExitCode> {
+    for crd in adit_api::crds() {
+        println!("---\n{}", serde_saphyr::to_string(&crd)?.trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,163 +1,164 @@
-//! `adit status`: a running dialer or connector as a table.
+//! `adit status`: a running process as a table.
 
-use std::{process::ExitCode, time::Duration};
+use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use adit_tunnel::{
     admin::AdminAddr,
     status::{PathKind, Peer, PeerState, Role, Status},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, bail};
+use clap::Args;
 
-use crate::{admin_client, table};
+use crate::http;
 
-/// The arguments of `adit status`.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// Admin address of the process: IP:PORT or unix:PATH
-    #[arg(
-        long,
-        env = "ADIT_ADMIN",
-        default_value = "127.0.0.1:9901",
-        value_name = "ADDRESS"
-    )]
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// The process's admin address: IP:PORT or unix:PATH
+    #[arg(long, env = "ADIT_ADMIN", default_value = "127.0.0.1:9901")]
     admin: AdminAddr,
-    /// Print the process's own JSON
+    /// Print the answer as it came
     #[arg(long)]
     json: bool,
-    /// Show it again every SECONDS until interrupted
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    watch: Option<u64>,
+    /// Print again every second
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
 }
 
-/// Asks and shows. The exit status is 1 when the process is not ready.
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub(crate) fn main(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    loop {
-        let body = runtime
-            .block_on(admin_client::get(&arguments.admin, "/status"))
-            .context("is the process running, and is this its --admin address?")?;
-        let status: Status = serde_json::from_slice(&body).with_context(|| {
-            format!(
-                "{} did not answer with a status: is it an adit process?",
-                arguments.admin
-            )
-        })?;
-        if arguments.json {
-            println!("{}", serde_json::to_string(&status)?);
-        } else {
-            print!("{}", show(&status));
+    runtime.block_on(async {
+        loop {
+            let (code, body) = http::get(&args.admin, "/status").await.context(
+                "is it running, and is this its admin address? (--admin, or ADIT_ADMIN)",
+            )?;
+            if code != 200 {
+                bail!("{} answered with status {code}", args.admin);
+            }
+            if args.json {
+                println!("{}", String::from_utf8_lossy(&body).trim_end());
+                return Ok(ExitCode::SUCCESS);
+            }
+            let status: Status =
+                serde_json::from_slice(&body).context("the answer is no status of this version")?;
+            if args.watch {
+                print!("\x1b[2J\x1b[H");
+            }
+            print!("{}", table(&status));
+            if !args.watch {
+                return Ok(ExitCode::SUCCESS);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let Some(seconds) = arguments.watch else {
-            return Ok(if status.ready {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            });
-        };
-        std::thread::sleep(Duration::from_secs(seconds));
-        if !arguments.json {
-            println!();
-        }
-    }
+    })
 }
 
-fn show(status: &Status) -> String {
-    let (role, peer) = match status.role {
-        Role::Dialer => ("dialer", "CONNECTOR"),
-        Role::Connector => ("connector", "DIALER"),
+fn table(status: &Status) -> String {
+    let role = match status.role {
+        Role::Dialer => "dialer",
+        Role::Connector => "connector",
     };
-    let ready = if status.ready { "ready" } else { "NOT READY" };
-    let relay = match &status.relay {
-        None => "none configured".to_owned(),
-        Some(relay) if relay.connected => format!("{} (connected)", relay.url),
-        Some(relay) => format!(
-            "{} (NOT CONNECTED{})",
-            relay.url,
-            relay
-                .last_error
-                .as_ref()
-                .map(|e| format!(": {e}"))
-                .unwrap_or_default()
-        ),
-    };
-    let mut out = format!(
-        "{role} {} {ready}, up {}\nrelay {relay}\nstreams {} open, {} waiting\n",
+    let ready = if status.ready { "ready" } else { "not ready" };
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{role} {}\n{ready} for {}, version {}, {} streams open, {} waiting",
         status.endpoint_id,
-        humantime_seconds(status.uptime_seconds),
+        shown_seconds(status.uptime_seconds),
+        status.version,
         status.streams,
-        status.queued,
+        status.queued
     );
-    if status.peers.is_empty() {
-        return out;
+    if let Some(relay) = &status.relay {
+        let state = match (relay.connected, &relay.last_error) {
+            (true, _) => "connected".to_owned(),
+            (false, Some(error)) => format!("not connected: {error}"),
+            (false, None) => "not connected".to_owned(),
+        };
+        let _ = writeln!(text, "relay {} {state}", relay.url);
     }
-    let header = [
-        peer,
-        "STATE",
-        "PATH",
-        "RTT",
-        "STREAMS",
-        "SENT",
-        "RECEIVED",
-        "LAST ERROR",
+    let mut rows = vec![
+        [
+            "PEER",
+            "NAME",
+            "STATE",
+            "PATH",
+            "RTT",
+            "STREAMS",
+            "SENT",
+            "RECEIVED",
+            "LAST ERROR",
+        ]
+        .map(str::to_owned),
     ];
-    let rows: Vec<_> = status.peers.iter().map(row).collect();
-    out.push('\n');
-    out.push_str(&table::render(&header, &rows));
-    out
+    rows.extend(status.peers.iter().map(row));
+    let widths: [usize; 9] =
+        std::array::from_fn(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0));
+    for row in &rows {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    if status.peers.is_empty() {
+        text.push_str("(none yet)\n");
+    }
+    text
 }
 
-fn row(peer: &Peer) -> Vec<String> {
-    let id = peer.endpoint_id.get(..10).unwrap_or(&peer.endpoint_id);
-    let name = peer
-        .name
+fn row(peer: &Peer) -> [String; 9] {
+    let dash = || "-".to_owned();
+    let error = peer
+        .last_error
         .as_ref()
-        .map_or_else(|| id.to_owned(), |name| format!("{name} ({id})"));
-    let state = match peer.state {
-        PeerState::Idle => "idle",
-        PeerState::Dialing => "dialing",
-        PeerState::Connected => "connected",
-        PeerState::Offline => "offline",
-    };
-    let path = match peer.path {
-        Some(PathKind::Direct) => "direct",
-        Some(PathKind::Relay) => "relay",
-        None => "-",
-    };
-    let error = match (&peer.last_error, peer.last_error_seconds) {
-        (Some(error), Some(ago)) => format!("{error} ({} ago)", humantime_seconds(ago)),
-        (Some(error), None) => error.clone(),
-        (None, _) => "-".to_owned(),
-    };
-    vec![
-        name,
-        state.to_owned(),
-        path.to_owned(),
-        peer.rtt_ms
-            .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms")),
-        format!("{} ({} in all)", peer.streams, peer.streams_total),
-        table::bytes(peer.bytes_sent),
-        table::bytes(peer.bytes_received),
-        error,
+        .map(|error| match peer.last_error_seconds {
+            Some(seconds) => format!("{error} ({} ago)", shown_seconds(seconds)),
+            None => error.clone(),
+        });
+    [
+        peer.endpoint_id.chars().take(10).collect(),
+        peer.name.clone().unwrap_or_else(dash),
+        match peer.state {
+            PeerState::Idle => "idle",
+            PeerState::Dialing => "dialing",
+            PeerState::Connected => "connected",
+            PeerState::Offline => "offline",
+        }
+        .into(),
+        match peer.path {
+            Some(PathKind::Direct) => "direct".into(),
+            Some(PathKind::Relay) => "relay".into(),
+            None => dash(),
+        },
+        peer.rtt_ms.map_or_else(dash, |ms| format!("{ms:.1}ms")),
+        peer.streams.to_string(),
+        shown_bytes(peer.bytes_sent),
+        shown_bytes(peer.bytes_received),
+        error.unwrap_or_else(dash),
     ]
 }
 
-/// `2d 3h`, `4m 5s`: the two largest units.
-fn humantime_seconds(seconds: u64) -> String {
-    let parts = [
-        (seconds / 86_400, "d"),
-        (seconds / 3600 % 24, "h"),
-        (seconds / 60 % 60, "m"),
-        (seconds % 60, "s"),
-    ];
-    let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
-    let shown = parts[first..].iter().take(2).filter(|(n, _)| *n > 0);
-    let text: Vec<_> = shown.map(|(n, unit)| format!("{n}{unit}")).collect();
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text.join(" ")
+fn shown_seconds(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+fn shown_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{value:.1} {}", UNITS[unit]),
     }
 }
 
@@ -167,38 +168,34 @@ mod tests {
 
     #[test]
     fn a_status_reads_as_a_table() {
-        let status = Status {
-            role: Role::Dialer,
-            version: "0.1.0".into(),
-            endpoint_id: "ab".repeat(32),
-            uptime_seconds: 3700,
-            ready: true,
-            bound: vec![],
-            relay: None,
-            streams: 2,
-            queued: 0,
-            peers: vec![Peer {
-                endpoint_id: "cd".repeat(32),
-                name: Some("default/shop".into()),
-                state: PeerState::Connected,
-                path: Some(PathKind::Direct),
-                remote: None,
-                rtt_ms: Some(1.25),
-                streams: 2,
-                streams_total: 40,
-                bytes_sent: 2048,
-                bytes_received: 0,
-                last_error: Some("refused".into()),
-                last_error_seconds: Some(61),
-            }],
-        };
-        let shown = show(&status);
-        assert!(shown.starts_with("dialer abab"), "{shown}");
-        assert!(shown.contains("ready, up 1h 1m"), "{shown}");
-        assert!(
-            shown.contains("default/shop (cdcdcdcdcd)  connected  direct  1.2 ms"),
-            "{shown}"
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "role": "dialer", "version": "0.1.0", "endpointId": "ab".repeat(32), "uptimeSeconds": 61,
+            "ready": true, "bound": [], "streams": 2, "queued": 0,
+            "peers": [{"endpointId": "cd".repeat(32), "state": "connected", "path": "relay", "rttMs": 12.34,
+                "streams": 2, "streamsTotal": 2, "bytesSent": 2048, "bytesReceived": 1, "lastError": "gone", "lastErrorSeconds": 5}],
+        }))
+        .expect("a status");
+        let text = table(&status);
+        let last = text.lines().last().expect("a row");
+        let cells: Vec<_> = last
+            .split("  ")
+            .map(str::trim)
+            .filter(|c| !c.is_empty())
+            .collect();
+        assert_eq!(
+            cells,
+            [
+                "cdcdcdcdcd",
+                "-",
+                "connected",
+                "relay",
+                "12.3ms",
+                "2",
+                "2.0 KiB",
+                "1 B",
+                "gone (5s ago)"
+            ]
         );
-        assert!(shown.contains("refused (1m 1s ago)"), "{shown}");
+        assert!(text.contains("ready for 1m1s"), "{text}");
     }
 }

@@ -160,7 +160,7 @@ impl Compiler<'_> {
             VirtualHost { hostname, routes }
         });
         self.model.listeners = vec![Listener {
-            name: "http".into(),
+            name: "adit".into(),
             address: self.options.listen,
             netns: None,
             kind: ListenerKind::Http(hosts.collect()),

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, client::conn::http1};
+use hyper::{Method, Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time};
 
@@ -57,12 +57,24 @@ impl Admin {
     /// # Errors
     /// When Envoy does not answer, or with anything but 200.
     pub async fn get(&self, path: &str) -> Result<String, AdminError> {
-        let exchange = self.exchange(path);
+        self.ask(Method::GET, path).await
+    }
+
+    /// The body of `POST path`, for what changes Envoy.
+    ///
+    /// # Errors
+    /// As [`Admin::get`].
+    pub async fn post(&self, path: &str) -> Result<String, AdminError> {
+        self.ask(Method::POST, path).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<String, AdminError> {
+        let exchange = self.exchange(method, path);
         let answer = time::timeout(TIMEOUT, exchange).await;
         answer.map_err(|_| AdminError::Timeout(path.into()))?
     }
 
-    async fn exchange(&self, path: &str) -> Result<String, AdminError> {
+    async fn exchange(&self, method: Method, path: &str) -> Result<String, AdminError> {
         let broken = |why: String| AdminError::Answer {
             path: path.into(),
             why,
@@ -76,7 +88,9 @@ impl Admin {
             .await
             .map_err(|e| broken(e.to_string()))?;
         let connection = tokio::spawn(connection);
-        let request = Request::get(path)
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header("host", "admin")
             .body(Empty::<Bytes>::new());
         let answer = async {
@@ -99,7 +113,10 @@ impl Admin {
     }
 
     /// The values of the statistics whose names contain `part`, as text.
-    pub(super) async fn stats(&self, part: &str) -> Result<Vec<(String, String)>, AdminError> {
+    ///
+    /// # Errors
+    /// As [`Admin::get`].
+    pub async fn stats(&self, part: &str) -> Result<Vec<(String, String)>, AdminError> {
         let body = self.get(&format!("/stats?filter={part}")).await?;
         let pair = |line: &str| {
             let (name, value) = line.split_once(": ")?;

@@ -133,7 +133,7 @@ impl FilesConfig {
 
     /// Envoy's admin socket.
     pub fn admin_socket(&self) -> PathBuf {
-        self.folder.join("envoy.sock")
+        self.folder.join("envoy-admin.sock")
     }
 
     /// What Envoy reads its routes from.
@@ -344,9 +344,9 @@ impl Files {
 }
 
 impl Emit for Files {
-    async fn emit(&mut self, resources: Resources) -> Result<(), EmitError> {
+    async fn emit(&mut self, resources: Resources) -> Result<bool, EmitError> {
         if resources == self.current {
-            return Ok(());
+            return Ok(false);
         }
         let before = self.current.dialer.clone();
         let outcome = self.replace(&resources).await;
@@ -356,7 +356,7 @@ impl Emit for Files {
             self.write_dialer(&union(&before, &resources.dialer))?;
             self.prune_at = Some(Instant::now() + self.config.linger);
         }
-        outcome
+        outcome.map(|()| true)
     }
 }
 

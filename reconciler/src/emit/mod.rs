@@ -55,9 +55,12 @@ pub struct Resources {
 
 /// Brings resources to where they take effect, in an order that loses nothing.
 pub trait Emit {
-    /// Replaces what was emitted before. With an error, what was in effect
-    /// before stays in effect.
-    fn emit(&mut self, resources: Resources) -> impl Future<Output = Result<(), EmitError>> + Send;
+    /// Replaces what was emitted before; whether there was anything to do.
+    /// With an error, what was in effect before stays in effect.
+    fn emit(
+        &mut self,
+        resources: Resources,
+    ) -> impl Future<Output = Result<bool, EmitError>> + Send;
 }
 
 /// The resources of a model.

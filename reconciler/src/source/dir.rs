@@ -110,7 +110,7 @@ impl Directory {
                 Object::Class(o) => scan.snapshot.classes.push(o),
             }
         }
-        proxies.sort_by(|(a, _), (b, _)| a.cmp(b));
+        proxies.sort_by_key(|(a, _)| *a);
         scan.snapshot.proxies = proxies.into_iter().map(|(_, o)| o).collect();
         diagnostics.sort();
         scan.diagnostics = diagnostics;

@@ -1,0 +1,176 @@
+//! One name for an option in three places: flag, environment, file. A flag
+//! outranks the environment, and that the file.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use adit_tunnel::log::{Format, LogHandle};
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use serde_saphyr::Spanned;
+
+/// The largest options file that is read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// How a process logs.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct LogOptions {
+    /// How log lines look [default: text]
+    #[arg(long, env = "ADIT_LOG_FORMAT", value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<Format>,
+    /// What is logged: a level, or "info,adit_dialer=debug" [default: info]
+    #[arg(long, env = "ADIT_LOG_LEVEL", value_name = "FILTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+}
+
+impl LogOptions {
+    /// Begins to log.
+    pub fn init(&self) -> anyhow::Result<LogHandle> {
+        let filter = self.log_level.as_deref().unwrap_or("info");
+        Ok(adit_tunnel::log::init(
+            self.log_format.unwrap_or_default(),
+            filter,
+        )?)
+    }
+}
+
+/// `given` (flags and environment), and for what they leave open the file.
+pub(crate) fn merge<O>(given: &O, file: Option<&Path>) -> anyhow::Result<O>
+where
+    O: Args + Serialize + DeserializeOwned,
+{
+    let mut merged = Map::new();
+    let mut lines = BTreeMap::new();
+    if let Some(path) = file {
+        let known = keys::<O>();
+        for (key, value) in read(path)? {
+            let line = value.referenced.line();
+            if !known.contains(&key) {
+                bail!(
+                    "{}:{line}: unknown option {key:?}{}",
+                    path.display(),
+                    near(&key, &known)
+                );
+            }
+            lines.insert(key.clone(), line);
+            merged.insert(key, value.value);
+        }
+    }
+    let Value::Object(given) = serde_json::to_value(given)? else {
+        bail!("the options are no object");
+    };
+    merged.extend(given);
+    serde_path_to_error::deserialize(Value::Object(merged)).map_err(|e| {
+        let key = e.path().to_string();
+        let key = key.split(['.', '[']).next().unwrap_or_default().to_owned();
+        let why = e.into_inner();
+        match (file, lines.get(&key)) {
+            (Some(path), Some(line)) => anyhow::anyhow!("{}:{line}: {key}: {why}", path.display()),
+            // Flattened parts do not say which of their fields it was.
+            (Some(path), None) => anyhow::anyhow!("{}: {why}", path.display()),
+            (None, _) => anyhow::anyhow!("{key}: {why}"),
+        }
+    })
+}
+
+/// The names of all options of a type.
+fn keys<O: Args>() -> Vec<String> {
+    let command = O::augment_args(clap::Command::new("options"));
+    command
+        .get_arguments()
+        .filter_map(|a| a.get_long().map(str::to_owned))
+        .collect()
+}
+
+/// The known name that may have been meant.
+fn near(key: &str, known: &[String]) -> String {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
+    let meant = known.iter().find(|k| {
+        plain(k) == plain(key) || plain(k).trim_end_matches('s') == plain(key).trim_end_matches('s')
+    });
+    meant
+        .map(|k| format!("; did you mean {k:?}?"))
+        .unwrap_or_default()
+}
+
+fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Spanned<Value>>> {
+    let shown = path.display();
+    let size = fs::metadata(path)
+        .with_context(|| format!("cannot read {shown}"))?
+        .len();
+    if size > MAX_FILE {
+        bail!("{shown} has {size} bytes; a file of options has at most {MAX_FILE}");
+    }
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let read: Option<BTreeMap<String, Spanned<Value>>> =
+        serde_saphyr::from_str(&text).map_err(|e| {
+            let line = e.location().map_or(0, |l| l.line());
+            let message = e.to_string();
+            let first = message.lines().next().unwrap_or_default();
+            anyhow::anyhow!("{shown}:{line}: {}", first.trim_start_matches("error: "))
+        })?;
+    Ok(read.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::role::{ConnectorOptions, DialerOptions};
+
+    fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let path = folder.path().join("options.yaml");
+        fs::write(&path, text).expect("written");
+        (folder, path)
+    }
+
+    #[test]
+    fn a_file_gives_what_flags_leave_open() {
+        let (_folder, path) =
+            file("# mine\nmax-idle-timeout: 5s\nsocket: /run/a.sock\nworkers: 3\n");
+        let mut given = DialerOptions::default();
+        given.options.socket = Some("/run/b.sock".into());
+        let merged = merge(&given, Some(&path)).expect("merged");
+        assert_eq!(merged.options.socket.as_deref(), Some("/run/b.sock"));
+        assert_eq!(merged.options.workers, Some(3));
+        let idle = merged.options.endpoint.max_idle_timeout.expect("set");
+        assert_eq!(idle.0, std::time::Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_with_its_line() {
+        for (text, said) in [
+            ("socket: a\nsoket: b\n", ":2: unknown option \"soket\""),
+            (
+                "max_idle_timeout: 3s\n",
+                ":1: unknown option \"max_idle_timeout\"; did you mean \"max-idle-timeout\"?",
+            ),
+            ("log-level: [\n", ":"),
+            ("just text\n", ":1: "),
+        ] {
+            let (_folder, path) = file(text);
+            let error = merge(&DialerOptions::default(), Some(&path))
+                .expect_err("refused")
+                .to_string();
+            assert!(
+                error.contains(said) && error.contains("options.yaml"),
+                "{error}"
+            );
+        }
+        let (_folder, path) = file("\nmax-idle-timeout: soon\n");
+        let error = merge(&ConnectorOptions::default(), Some(&path))
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_file_is_no_options() {
+        let (_folder, path) = file("# nothing\n");
+        assert!(merge(&ConnectorOptions::default(), Some(&path)).is_ok());
+    }
+}

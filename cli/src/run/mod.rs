@@ -1,0 +1,254 @@
+//! `adit run`: a directory of manifests becomes a running Envoy and dialer.
+//!
+//! ```text
+//! manifests ─► model ─► STATE/{cds,rds,lds,dialer}.json
+//!                            │            │
+//!              leash ─► Envoy         dialer ◄─ leash      (die with us)
+//! ```
+
+mod child;
+mod envoy;
+mod options;
+mod state;
+
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+
+use adit_reconciler::{
+    Diagnostic,
+    compile::{Classes, Options as CompileOptions},
+    emit::{Emit as _, Files, Resources, Setting, resources},
+    source::{Directory, Watch},
+};
+use anyhow::{Context as _, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{check, options::merge};
+use child::{Fault, Spec};
+use state::State;
+
+pub(crate) use child::{LEASH, leash};
+pub(crate) use options::{DEFAULT_DEADLINE, RunArgs, default_authorities};
+
+/// For Envoy and dialer to be ready; a cold disk may be slow.
+const START: Duration = Duration::from_secs(60);
+/// A cluster stays this long after its last route, for requests that chose it
+/// just before and still wait or retry.
+const LINGER: Duration = Duration::from_secs(2);
+
+pub(crate) fn main(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let options = merge(&args.options, args.options_file.as_deref())?;
+    options.log.init()?;
+    // Children die when the *thread* that started them does, so everything is
+    // done on this one.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(run(args.config, options));
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(
+    manifests: std::path::PathBuf,
+    options: options::RunOptions,
+) -> anyhow::Result<ExitCode> {
+    if !manifests.is_dir() {
+        bail!("{} is no directory of manifests", manifests.display());
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let envoy = envoy::find(options.envoy.as_deref()).await?;
+    let module = options.module()?;
+    let state = State::open(&options)?;
+    let mut gateway = Gateway {
+        compile: CompileOptions {
+            listen: options.listen(),
+            deadline: options.deadline.unwrap_or(DEFAULT_DEADLINE).0,
+            ca_file: options.authorities()?,
+            classes: Classes::IfAny,
+        },
+        setting: Setting {
+            module,
+            dialer_socket: state.dialer_socket.clone(),
+            routes_file: state.files.routes(),
+            html_page: options.html_page()?,
+            access_log: options.access_log()?,
+        },
+        directory: Directory::new(&manifests),
+        said: BTreeSet::new(),
+        failed: None,
+    };
+    let (mut watch, unwatched) = Watch::new(&manifests);
+    if let Some(error) = unwatched {
+        tracing::warn!("{error}");
+    }
+    let mut files = Files::start(state.files.clone(), gateway.look())?;
+
+    let stop = CancellationToken::new();
+    let (faults, mut faulty) = mpsc::channel(16);
+    let dialer = Spec::dialer(&options, &state)?;
+    let grace = dialer.grace;
+    let envoy = Spec::envoy(&envoy, &options, &state, files.refusal(), grace);
+    let children = [
+        tokio::spawn(child::supervise(dialer, stop.clone(), faults.clone())),
+        tokio::spawn(child::supervise(envoy, stop.clone(), faults)),
+    ];
+    let listening = tokio::select! {
+        ready = timeout(START, child::ready(files.admin(), &state)) => ready.ok(),
+        fault = first_fault(&mut faulty) => {
+            stop.cancel();
+            end(children).await;
+            bail!("{fault}; its log above says why");
+        }
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    let Some(address) = listening else {
+        stop.cancel();
+        end(children).await;
+        bail!(
+            "Envoy and dialer were not ready in time (at most {} s)",
+            START.as_secs()
+        );
+    };
+    println!("listening on http://{address}");
+    tracing::info!(%address, "ready");
+
+    loop {
+        let prune = async {
+            match files.prune_at() {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = watch.changed() => {
+                let resources = gateway.look();
+                gateway.emit(&mut files, resources).await;
+            }
+            () = prune => {
+                if let Err(error) = files.prune().await {
+                    tracing::error!("{error}");
+                }
+            }
+            Some(fault) = faulty.recv() => tracing::error!("{fault}"),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!(
+        "told to end: open requests may finish within {} s",
+        grace.as_secs()
+    );
+    tokio::select! {
+        () = drain(&files, grace) => {}
+        _ = terminate.recv() => tracing::warn!("told to end a second time: ending now"),
+        _ = interrupt.recv() => tracing::warn!("told to end a second time: ending now"),
+    }
+    stop.cancel();
+    end(children).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What follows the manifests.
+struct Gateway {
+    compile: CompileOptions,
+    setting: Setting,
+    directory: Directory,
+    /// Diagnostics that were logged already.
+    said: BTreeSet<String>,
+    /// What Envoy refused: not tried again until it changes.
+    failed: Option<Resources>,
+}
+
+impl Gateway {
+    /// Looks at the manifests; what is wrong is logged once.
+    fn look(&mut self) -> Resources {
+        let loaded = check::load(&mut self.directory, &self.compile);
+        let mut said = BTreeSet::new();
+        for diagnostic in &loaded.diagnostics {
+            let text = diagnostic.to_string();
+            if !self.said.contains(&text) {
+                report(diagnostic);
+            }
+            said.insert(text);
+        }
+        if !self.said.is_empty() && said.is_empty() {
+            tracing::info!("all manifests are good again");
+        }
+        self.said = said;
+        resources(&loaded.compiled.model, &self.setting)
+    }
+
+    async fn emit(&mut self, files: &mut Files, resources: Resources) {
+        if self.failed.as_ref() == Some(&resources) {
+            return;
+        }
+        let started = Instant::now();
+        match files.emit(resources.clone()).await {
+            Ok(true) => {
+                self.failed = None;
+                let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(ms, "the manifests' changes are in effect");
+            }
+            Ok(false) => self.failed = None,
+            Err(error) => {
+                tracing::error!("{error}");
+                self.failed = Some(resources);
+            }
+        }
+    }
+}
+
+fn report(diagnostic: &Diagnostic) {
+    match diagnostic.is_error() {
+        true => tracing::error!("{diagnostic}"),
+        false => tracing::warn!("{diagnostic}"),
+    }
+}
+
+/// The first fault that will not mend itself.
+async fn first_fault(faults: &mut mpsc::Receiver<Fault>) -> Fault {
+    loop {
+        match faults.recv().await {
+            Some(fault) if fault.times >= child::HOPELESS => return fault,
+            Some(fault) => tracing::warn!("{fault}"),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Lets Envoy finish what it has: no new connections, `connection: close` and
+/// GOAWAY on the others.
+async fn drain(files: &Files, grace: Duration) {
+    let admin = files.admin();
+    let drained = async {
+        admin.post("/drain_listeners?graceful&skip_exit").await?;
+        loop {
+            let stats = admin.stats("http.adit.downstream_rq_active").await?;
+            if stats.iter().all(|(_, value)| value == "0") {
+                return Ok::<_, adit_reconciler::emit::AdminError>(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    match timeout(grace, drained).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("{error}"),
+        Err(_) => tracing::warn!(
+            "requests that did not finish within {} s are cut",
+            grace.as_secs()
+        ),
+    }
+}
+
+async fn end(children: [tokio::task::JoinHandle<()>; 2]) {
+    for child in children {
+        let _ = child.await;
+    }
+}
