@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The options of `adit dialer`.
-#[derive(Clone, Default, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct DialerOptions {
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub(crate) struct DialerOptions {
 }
 
 /// The options of `adit connector`.
-#[derive(Clone, Default, Args, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ConnectorOptions {
     #[command(flatten)]
