@@ -35,6 +35,11 @@ impl Dialer {
     ) -> Result<Self> {
         let mut command = Self::command(dir, key, hints)?;
         command.args(flags);
+        Self::run(dir, command).await
+    }
+
+    /// Runs a command made by [`Dialer::command`].
+    pub async fn run(dir: &Path, mut command: Command) -> Result<Self> {
         let mut process = Process::start("dialer", dir, &mut command)?;
         let admin = Admin::Unix(dir.join("dialer-admin.sock"));
         let ready = admin.clone();
@@ -48,7 +53,7 @@ impl Dialer {
         })
     }
 
-    /// The command that [`Dialer::start`] runs.
+    /// The command that [`Dialer::start`] runs, for [`Dialer::run`].
     pub fn command(dir: &Path, key: &Key, hints: &[(&str, SocketAddr)]) -> Result<Command> {
         let state = dir.join("dialer.json");
         let connectors = hints.iter().map(|(id, addr)| {

@@ -1,6 +1,7 @@
 //! `adit connector` as a child process.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -10,7 +11,12 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::{admin::Admin, binaries, keys::Key, process::Process};
+use crate::{
+    admin::Admin,
+    binaries,
+    keys::Key,
+    process::{Process, with_open_files},
+};
 
 /// A device agent, running or not.
 pub struct Connector {
@@ -24,6 +30,8 @@ pub struct Connector {
     pub admin: Admin,
     /// The process, unless it was stopped.
     pub process: Option<Process>,
+    /// The most files it may have open, if that is to be limited.
+    pub open_files: Option<u32>,
     dir: PathBuf,
 }
 
@@ -32,6 +40,7 @@ impl Connector {
     /// loopback; not started yet.
     pub fn new(dir: &Path, name: &str, allow: &[&str], targets: &[String]) -> Result<Self> {
         let key = Key::new(dir, name)?;
+        let targets: BTreeSet<_> = targets.iter().collect();
         let admin = dir.join(format!("{name}-admin.sock"));
         let options = json!({
             "key-file": key.file,
@@ -50,6 +59,7 @@ impl Connector {
             options,
             admin: Admin::Unix(admin),
             process: None,
+            open_files: None,
             dir: dir.to_owned(),
         })
     }
@@ -69,6 +79,9 @@ impl Connector {
             .arg("-c")
             .arg(self.file())
             .env_clear();
+        if let Some(most) = self.open_files {
+            command = with_open_files(&command, most);
+        }
         let mut process = Process::start(&self.name, &self.dir, &mut command)?;
         let admin = self.admin.clone();
         process

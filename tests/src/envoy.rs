@@ -76,13 +76,19 @@ impl Envoy {
     }
 }
 
-/// Runs `envoy --mode validate` on a configuration.
-pub fn validate(version: &str, dir: &Path, static_resources: &Value) -> Result<Output> {
+/// Runs `envoy --mode validate` on a configuration, with more environment.
+pub fn validate(
+    version: &str,
+    dir: &Path,
+    static_resources: &Value,
+    env: &[(&str, &str)],
+) -> Result<Output> {
     let (config, _) = write(dir, static_resources)?;
     Command::new(binaries::envoy(version)?)
         .arg("-c")
         .arg(&config)
         .args(["--mode", "validate"])
+        .envs(env.iter().copied())
         .output()
         .context("run envoy --mode validate")
 }

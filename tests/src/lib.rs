@@ -16,8 +16,8 @@ pub mod client;
 pub mod connector;
 pub mod dns;
 pub mod envoy;
-pub mod filter_stage;
 pub mod fake_connector;
+pub mod filter_stage;
 pub mod gateway;
 pub mod keys;
 pub mod manifests;
@@ -27,6 +27,14 @@ pub mod relay;
 pub mod services;
 pub mod stage;
 
+/// Fails the test with the whole chain of causes, and without the backtrace of
+/// where they were put together.
+pub fn expect_ok(result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        panic!("{error:#}");
+    }
+}
+
 /// Makes a test for each supported Envoy from
 /// `async fn name(version: &str) -> anyhow::Result<()>`.
 #[macro_export]
@@ -35,12 +43,12 @@ macro_rules! on_each_envoy {
         mod $name {
             #[tokio::test(flavor = "multi_thread")]
             async fn envoy_1_39() {
-                super::$name("1.39.3").await.unwrap();
+                $crate::expect_ok(super::$name("1.39.3").await);
             }
 
             #[tokio::test(flavor = "multi_thread")]
             async fn envoy_1_40() {
-                super::$name("1.40.0").await.unwrap();
+                $crate::expect_ok(super::$name("1.40.0").await);
             }
         }
     )*};

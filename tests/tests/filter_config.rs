@@ -99,12 +99,12 @@ fn cases(module: &Path) -> Vec<Case> {
 fn check(version: &str) -> Result<()> {
     let module = binaries::module()?;
     let dir = tempfile::tempdir()?;
-    let output = envoy::validate(version, dir.path(), &resources(&module))?;
+    let output = envoy::validate(version, dir.path(), &resources(&module), &[])?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "a good configuration: {text}");
 
     for case in cases(&module) {
-        let output = validate(version, dir.path(), &case.resources)?;
+        let output = validate(version, dir.path(), &case.resources, &[])?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success(), "{}: accepted", case.name);
         let lines: Vec<_> = text.lines().filter(|l| l.contains("] adit: ")).collect();
@@ -134,7 +134,7 @@ mod a_wrong_configuration_is_refused_with_a_reason_when_it_is_loaded {
 fn the_first_release_of_1_39_loads_the_module_too() {
     let module = binaries::module().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let output = validate("1.39.0", dir.path(), &resources(&module)).unwrap();
+    let output = validate("1.39.0", dir.path(), &resources(&module), &[]).unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
 }

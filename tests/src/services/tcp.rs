@@ -111,7 +111,12 @@ async fn behave(mut tcp: TcpStream, manner: Manner) -> std::io::Result<()> {
             // Linger of zero: close() sends RST.
             socket2::SockRef::from(&tcp).set_linger(Some(Duration::ZERO))
         }
-        Manner::NeverReads => std::future::pending().await,
+        Manner::NeverReads => {
+            while !hung_up(&tcp) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(())
+        }
         Manner::Source(len) => {
             let mut pattern = Pattern::new(1);
             let mut left = len;
@@ -125,4 +130,19 @@ async fn behave(mut tcp: TcpStream, manner: Manner) -> std::io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Whether the other side has reset the connection or ended both ways; found
+/// out without reading, which tokio's readiness cannot do.
+fn hung_up(tcp: &TcpStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(tcp, PollFlags::RDHUP)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let _ = poll(&mut fds, Some(&at_once));
+    fds[0]
+        .revents()
+        .intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
 }

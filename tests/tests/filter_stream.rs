@@ -1,0 +1,571 @@
+//! The transport socket alone, in real Envoy with a dialer that does as it is
+//! told.
+//!
+//! | what | how |
+//! |---|---|
+//! | verdict | in single bytes, with the service's first bytes behind it, nonsense, cut short, none |
+//! | before the verdict | nothing but the preface |
+//! | ends | clean, half-closed by either side, aborted; HTTP/1.1 with each kind of length, CONNECT, WebSocket |
+//! | load | large bodies both ways over HTTP/1.1 and HTTP/2, many connections, a reader that stalls |
+//! | health checks | HTTP and TCP, which run on Envoy's main thread |
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use adit_tests::{
+    binaries,
+    client::{
+        connect::{self, End, Http2},
+        http::{Client, empty},
+        patiently, ws,
+    },
+    envoy::Envoy,
+    filter_stage::{self as stage, FakeDialer, Opened, accepted, target},
+    on_each_envoy,
+    pattern::{Hasher, Pattern},
+    process,
+    services::http::HttpService,
+};
+use adit_wire::ErrorClass;
+use anyhow::{Result, bail};
+use futures_util::{SinkExt, StreamExt, future::try_join_all};
+use http::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    time::timeout,
+};
+
+on_each_envoy!(
+    a_verdict_is_read_exactly,
+    what_is_no_verdict_is_an_internal_error,
+    nothing_is_sent_before_the_verdict,
+    either_side_may_end_first,
+    an_abort_never_looks_like_a_clean_end,
+    large_bodies_pass_whole_over_both_protocols,
+    many_connections_open_at_once,
+    a_stalled_reader_stops_the_writer,
+    health_checks_go_all_the_way,
+);
+
+/// Envoy with one cluster and host for each name, all to one dialer.
+async fn start(
+    version: &str,
+    dir: &Path,
+    names: &[&str],
+    change: impl Fn(&mut Value),
+) -> Result<(Envoy, SocketAddr)> {
+    let module = binaries::module()?;
+    let socket = dir.join("dialer.sock");
+    let clusters = names.iter().map(|name| {
+        let h2 = name.starts_with("h2");
+        let mut cluster = stage::cluster(&module, name, &socket, &target(name), h2);
+        cluster["circuit_breakers"] = json!({"thresholds": [{
+            "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000,
+        }]});
+        change(&mut cluster);
+        cluster
+    });
+    let hosts: Vec<_> = names.iter().map(|name| stage::host(name)).collect();
+    let resources = json!({
+        "clusters": clusters.collect::<Vec<_>>(),
+        "listeners": [stage::listener(&module, &hosts)],
+    });
+    let envoy = Envoy::start(version, dir, 2, &resources).await?;
+    let addr = envoy.listener("main").await?;
+    Ok((envoy, addr))
+}
+
+fn unchanged(_: &mut Value) {}
+
+async fn a_verdict_is_read_exactly(version: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), |mut opened| async move {
+        let verdict = accepted(&opened.target);
+        let (last, first) = verdict.split_last().expect("not empty");
+        if opened.target.name == "slow" {
+            for byte in first {
+                opened.stream.write_all(&[*byte]).await?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        } else {
+            opened.stream.write_all(first).await?;
+        }
+        // The service speaks first, in the same piece as the verdict's end.
+        let rest = [&[*last][..], b"220 banner\r\n"].concat();
+        opened.stream.write_all(&rest).await?;
+        opened.end().await
+    })?;
+    let (_envoy, addr) = start(version, dir.path(), &["slow", "fast"], unchanged).await?;
+    let h2 = Http2::connect(addr).await?;
+    for name in ["slow", "fast"] {
+        let authority = format!("{name}.test:7777");
+        let check = async {
+            let mut tunnel = connect::http1(addr, &authority, b"").await?;
+            assert_eq!(tunnel.status, 200);
+            assert_eq!(tunnel.read_exact(12).await?, b"220 banner\r\n");
+            let mut tunnel = h2.tunnel(&authority).await?;
+            assert_eq!(tunnel.status, 200);
+            let (got, end) = tunnel.read_to_end().await;
+            assert_eq!((&got[..], end), (&b"220 banner\r\n"[..], End::Clean));
+            Ok(())
+        };
+        patiently(name, check).await?;
+    }
+    Ok(())
+}
+
+async fn what_is_no_verdict_is_an_internal_error(version: &str) -> Result<()> {
+    const NAMES: [&str; 8] = [
+        "closes", "ends", "http", "zero", "huge", "half", "broken", "future",
+    ];
+    let dir = tempfile::tempdir()?;
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), |mut opened| async move {
+        let verdict = accepted(&opened.target);
+        let bytes: &[u8] = match opened.target.name.as_str() {
+            "closes" | "ends" => b"",
+            "http" => b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "zero" => b"\0\0",
+            "huge" => b"\xff\xff\x0a",
+            "half" => &verdict[..verdict.len() - 1],
+            "broken" => b"\0\x04\xff\xff\xff\xff",
+            // A refusal of a class that does not exist yet.
+            "future" => b"\0\x08\x12\x06\x0a\x04held",
+            other => bail!("no such case: {other}"),
+        };
+        opened.stream.write_all(bytes).await?;
+        match opened.target.name.as_str() {
+            "closes" | "half" => Ok(()),
+            _ => opened.end().await,
+        }
+    })?;
+    let (mut envoy, addr) = start(version, dir.path(), &NAMES, unchanged).await?;
+    for name in NAMES {
+        let mut client = Client::http1(addr, &format!("{name}.test")).await?;
+        let accept = [("accept", "application/json")];
+        let answer = client.send(Method::GET, "/", &accept, empty());
+        let answer = patiently(name, answer).await?;
+        assert_eq!(answer.status, 503, "{name}");
+        assert_eq!(answer.json()?["error"], "internal", "{name}");
+    }
+    assert!(envoy.process.is_running());
+    Ok(())
+}
+
+async fn nothing_is_sent_before_the_verdict(version: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), |mut opened| async move {
+        let early = timeout(Duration::from_millis(300), opened.stream.read_u8()).await;
+        // A byte too early is answered by nothing, which fails the test.
+        if early.is_ok() {
+            return Ok(());
+        }
+        opened.accept().await?;
+        let mut got = [0; 10];
+        opened.stream.read_exact(&mut got).await?;
+        opened.stream.write_all(&got).await?;
+        opened.end().await
+    })?;
+    let (_envoy, addr) = start(version, dir.path(), &["a"], unchanged).await?;
+    let check = async {
+        let mut tunnel = connect::http1(addr, "a.test:7777", b"early").await?;
+        assert_eq!(tunnel.status, 200);
+        tunnel.tcp.write_all(b" late").await?;
+        assert_eq!(tunnel.read_exact(10).await?, b"early late");
+        Ok(())
+    };
+    patiently("early data", check).await
+}
+
+async fn either_side_may_end_first(version: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), |mut opened| async move {
+        opened.accept().await?;
+        if opened.target.name == "client" {
+            // Answers only after the client's end.
+            let mut got = Vec::new();
+            opened.stream.read_to_end(&mut got).await?;
+            got.extend_from_slice(b" and BYE");
+            opened.stream.write_all(&got).await?;
+            return opened.end().await;
+        }
+        opened.stream.write_all(b"banner").await?;
+        opened.end().await
+    })?;
+    let (_envoy, addr) = start(version, dir.path(), &["client", "service"], unchanged).await?;
+    let check = async {
+        let h2 = Http2::connect(addr).await?;
+        let mut tunnel = h2.tunnel("client.test:7777").await?;
+        tunnel.send("HELLO").await?;
+        tunnel.finish()?;
+        let (got, end) = tunnel.read_to_end().await;
+        assert_eq!((&got[..], end), (&b"HELLO and BYE"[..], End::Clean));
+
+        let mut tunnel = h2.tunnel("service.test:7777").await?;
+        let (got, end) = tunnel.read_to_end().await;
+        assert_eq!((&got[..], end), (&b"banner"[..], End::Clean));
+        Ok(())
+    };
+    patiently("ends", check).await
+}
+
+/// What the service of a name has sent when its end comes.
+fn sent(name: &str) -> &'static [u8] {
+    match name {
+        "length" => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
+        "chunked" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        _ => b"HTTP/1.1 200 OK\r\n\r\nhalf",
+    }
+}
+
+async fn request_head(opened: &mut Opened) -> Result<()> {
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n\r\n") {
+        if opened.stream.read_buf(&mut got).await? == 0 {
+            bail!("no whole request");
+        }
+    }
+    Ok(())
+}
+
+async fn an_abort_never_looks_like_a_clean_end(version: &str) -> Result<()> {
+    let names = ["length", "chunked", "close", "late", "whole", "raw", "web"];
+    let dir = tempfile::tempdir()?;
+    let web = HttpService::start()?;
+    let service = web.addr;
+    let cut = Arc::new(Notify::new());
+    let ready = cut.clone();
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), move |mut opened| {
+        let ready = ready.clone();
+        async move {
+            let name = opened.target.name.clone();
+            if name == "web" {
+                tokio::select! {
+                    result = opened.join(service) => return result,
+                    () = ready.notified() => return Ok(()),
+                }
+            }
+            opened.accept().await?;
+            if name == "raw" {
+                opened.stream.write_all(b"half").await?;
+                opened.stream.read_u8().await?;
+                return Ok(());
+            }
+            request_head(&mut opened).await?;
+            opened.stream.write_all(sent(&name)).await?;
+            match name.as_str() {
+                "whole" => opened.end().await,
+                "late" => {
+                    // The client has the bytes; the break comes alone.
+                    ready.notified().await;
+                    Ok(())
+                }
+                // Bytes and break arrive together.
+                _ => Ok(()),
+            }
+        }
+    })?;
+    let (envoy, addr) = start(version, dir.path(), &names, unchanged).await?;
+    let check = async {
+        for name in ["length", "chunked", "close"] {
+            let host = format!("{name}.test");
+            let mut h1 = Client::http1(addr, &host).await?;
+            assert!(h1.get("/").await.is_err(), "{name} over HTTP/1.1");
+            let mut h2 = Client::http2(addr, &host).await?;
+            assert!(h2.get("/").await.is_err(), "{name} over HTTP/2");
+        }
+        let mut h1 = Client::http1(addr, "whole.test").await?;
+        assert_eq!(h1.get("/").await?.text(), "half");
+        let mut h2 = Client::http2(addr, "whole.test").await?;
+        assert_eq!(h2.get("/").await?.text(), "half");
+
+        let mut h2 = Client::http2(addr, "late.test").await?;
+        let answer = h2.open(Method::GET, "/", &[], empty()).await?;
+        let mut body = http_body_util::BodyExt::into_data_stream(answer.into_body());
+        assert_eq!(body.next().await.expect("bytes")?, "half");
+        cut.notify_one();
+        assert!(body.next().await.expect("an end").is_err());
+
+        let h2 = Http2::connect(addr).await?;
+        let mut tunnel = h2.tunnel("raw.test:7777").await?;
+        assert_eq!(tunnel.read_at_least(4).await?, b"half");
+        tunnel.send("x").await?;
+        let (_, end) = tunnel.read_to_end().await;
+        assert!(matches!(end, End::Reset(_)), "{end:?}");
+
+        let mut socket = ws::open(addr, "web.test").await?;
+        socket.send("hello".into()).await?;
+        let back = socket.next().await.expect("an answer")?;
+        assert_eq!(back.into_text()?.as_str(), "hello");
+        cut.notify_one();
+        assert!(matches!(socket.next().await, None | Some(Err(_))));
+        Ok(())
+    };
+    patiently("aborts", check).await?;
+    // "close" over both, and "late".
+    let name = "adit.requests_total.outcome.cut";
+    process::until(name, async || {
+        (envoy.stat(name).await.ok()? == 3).then_some(())
+    })
+    .await
+}
+
+async fn large_bodies_pass_whole_over_both_protocols(version: &str) -> Result<()> {
+    const LEN: u64 = 48 << 20;
+    let dir = tempfile::tempdir()?;
+    let web = HttpService::start()?;
+    let service = web.addr;
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), move |opened| {
+        opened.join(service)
+    })?;
+    let (_envoy, addr) = start(version, dir.path(), &["h1", "h2"], unchanged).await?;
+    for host in ["h1.test", "h2.test"] {
+        let both = async {
+            let down = async {
+                let path = format!("/download?bytes={LEN}&seed=3");
+                let mut client = Client::http1(addr, host).await?;
+                let got = client.download(&path).await?;
+                assert_eq!((got.len, got.sha256), (LEN, Pattern::sha256(3, LEN)));
+                Ok(())
+            };
+            let up = async { Client::http2(addr, host).await?.upload(4, LEN).await };
+            tokio::try_join!(down, up)
+        };
+        patiently(host, both).await?;
+    }
+    Ok(())
+}
+
+async fn many_connections_open_at_once(version: &str) -> Result<()> {
+    const MANY: usize = 300;
+    let dir = tempfile::tempdir()?;
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let all = Arc::new(Notify::new());
+    let state = (waiting.clone(), all.clone());
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), move |mut opened| {
+        let (waiting, all) = state.clone();
+        async move {
+            // No verdict until every connection waits for one.
+            let notified = all.notified();
+            if waiting.fetch_add(1, Ordering::SeqCst) + 1 == MANY {
+                all.notify_waiters();
+            } else {
+                notified.await;
+            }
+            opened.accept().await?;
+            request_head(&mut opened).await?;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            opened.stream.write_all(answer).await?;
+            opened.end().await
+        }
+    })?;
+    let (_envoy, addr) = start(version, dir.path(), &["a"], unchanged).await?;
+    let requests = (0..MANY).map(|_| async move {
+        let mut client = Client::http1(addr, "a.test").await?;
+        Ok::<_, anyhow::Error>(client.get("/").await?.text())
+    });
+    let answers = patiently("all answers", try_join_all(requests)).await?;
+    assert!(answers.iter().all(|a| a == "ok"));
+    Ok(())
+}
+
+/// Processor time of a process so far.
+fn cpu(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<_> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    // utime and stime are fields 14 and 15 of proc(5), in ticks of 10 ms.
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+async fn a_stalled_reader_stops_the_writer(version: &str) -> Result<()> {
+    const LEN: u64 = 96 << 20;
+    const BOUND: u64 = 48 << 20;
+    const QUIET: Duration = Duration::from_millis(700);
+    let dir = tempfile::tempdir()?;
+    let go = Arc::new(Notify::new());
+    let (stalled_at, hash) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(std::sync::Mutex::new(String::new())),
+    );
+    let shared = (go.clone(), stalled_at.clone(), hash.clone());
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), move |mut opened| {
+        let (go, stalled_at, hash) = shared.clone();
+        async move {
+            opened.accept().await?;
+            if opened.target.name == "up" {
+                go.notified().await;
+                let mut hasher = Hasher::default();
+                let mut buffer = vec![0; 1 << 18];
+                while hasher.len() < LEN {
+                    let n = opened.stream.read(&mut buffer).await?;
+                    if n == 0 {
+                        bail!("ended after {} bytes", hasher.len());
+                    }
+                    hasher.update(&buffer[..n]);
+                }
+                *hash.lock().expect("not poisoned") = hasher.finish();
+                opened.stream.write_all(b"done").await?;
+                return opened.end().await;
+            }
+            let mut pattern = Pattern::new(6);
+            let mut written = 0;
+            while written < LEN {
+                let piece = pattern.next_piece(LEN - written);
+                let mut at = 0;
+                while at < piece.len() {
+                    let write = opened.stream.write(&piece[at..]);
+                    tokio::pin!(write);
+                    at += match timeout(QUIET, &mut write).await {
+                        Ok(n) => n?,
+                        Err(_) => {
+                            stalled_at.store(written as usize + at, Ordering::SeqCst);
+                            go.notify_one();
+                            write.await?
+                        }
+                    };
+                }
+                written += piece.len() as u64;
+            }
+            opened.end().await
+        }
+    })?;
+    let (envoy, addr) = start(version, dir.path(), &["up", "down"], unchanged).await?;
+
+    let up = async {
+        let mut tunnel = connect::http1(addr, "up.test:7777", b"").await?;
+        assert_eq!(tunnel.status, 200);
+        let mut pattern = Pattern::new(5);
+        let (mut written, mut stalled) = (0, None);
+        while written < LEN {
+            let piece = pattern.next_piece(LEN - written);
+            let mut at = 0;
+            while at < piece.len() {
+                let write = tunnel.tcp.write(&piece[at..]);
+                tokio::pin!(write);
+                at += match timeout(QUIET, &mut write).await {
+                    Ok(n) => n?,
+                    Err(_) => {
+                        stalled.get_or_insert(written + at as u64);
+                        let before = cpu(envoy.process.pid())?;
+                        tokio::time::sleep(QUIET).await;
+                        let spent = cpu(envoy.process.pid())? - before;
+                        println!("upload stalled: Envoy used {spent:?} of {QUIET:?}");
+                        go.notify_one();
+                        write.await?
+                    }
+                };
+            }
+            written += piece.len() as u64;
+        }
+        assert_eq!(tunnel.read_exact(4).await?, b"done");
+        Ok(stalled)
+    };
+    let stalled = patiently("the upload", up).await?.expect("it stalled");
+    println!("upload: {stalled} bytes before the reader read");
+    assert!(stalled < BOUND, "{stalled} bytes were buffered");
+    assert_eq!(*hash.lock().expect("not poisoned"), Pattern::sha256(5, LEN));
+
+    let down = async {
+        let mut tunnel = connect::http1(addr, "down.test:7777", b"").await?;
+        assert_eq!(tunnel.status, 200);
+        go.notified().await;
+        let mut hasher = Hasher::default();
+        hasher.update(&tunnel.early);
+        let mut buffer = vec![0; 1 << 18];
+        while hasher.len() < LEN {
+            let n = tunnel.tcp.read(&mut buffer).await?;
+            if n == 0 {
+                bail!("ended after {} bytes", hasher.len());
+            }
+            hasher.update(&buffer[..n]);
+        }
+        assert_eq!(hasher.finish(), Pattern::sha256(6, LEN));
+        Ok(())
+    };
+    patiently("the download", down).await?;
+    let stalled = stalled_at.load(Ordering::SeqCst) as u64;
+    println!("download: {stalled} bytes before the reader read");
+    assert!(stalled > 0 && stalled < BOUND, "{stalled} bytes buffered");
+    let rss = envoy.process.rss()?;
+    println!("Envoy's memory after both: {} MiB", rss >> 20);
+    Ok(())
+}
+
+async fn health_checks_go_all_the_way(version: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let web = HttpService::start()?;
+    let service = web.addr;
+    let up = Arc::new(AtomicBool::new(false));
+    let state = up.clone();
+    let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), move |opened| {
+        let up = state.load(Ordering::SeqCst);
+        async move {
+            match up {
+                false => opened.refuse(ErrorClass::Offline).await,
+                true => opened.join(service).await,
+            }
+        }
+    })?;
+    let change = |cluster: &mut Value| {
+        let mut check = json!({
+            "timeout": "5s", "interval": "0.05s", "no_traffic_interval": "0.05s",
+            "unhealthy_interval": "0.05s", "no_traffic_healthy_interval": "0.05s",
+            "unhealthy_threshold": 1, "healthy_threshold": 1,
+        });
+        match cluster["name"].as_str() {
+            Some("tcp") => check["tcp_health_check"] = json!({}),
+            _ => check["http_health_check"] = json!({"path": "/echo", "host": "check.test"}),
+        }
+        cluster["health_checks"] = json!([check]);
+        cluster["common_lb_config"] = json!({"healthy_panic_threshold": {"value": 0.0}});
+    };
+    let names = ["http", "h2", "tcp"];
+    // `h2` speaks HTTP/2 to its service, also in the check.
+    let (envoy, addr) = start(version, dir.path(), &names, |cluster| {
+        change(cluster);
+        if cluster["name"] == "h2" {
+            cluster["health_checks"][0]["http_health_check"]["codec_client_type"] = json!("HTTP2");
+        }
+    })
+    .await?;
+    let until = async |what: &str, least: u64| -> Result<()> {
+        for name in names {
+            let stat = format!("cluster.{name}.{what}");
+            process::until(&stat, async || {
+                (envoy.stat(&stat).await.ok()? >= least).then_some(())
+            })
+            .await?;
+        }
+        Ok(())
+    };
+    until("health_check.failure", 2).await?;
+    for name in names {
+        assert_eq!(
+            envoy
+                .stat(&format!("cluster.{name}.membership_healthy"))
+                .await?,
+            0
+        );
+    }
+    up.store(true, Ordering::SeqCst);
+    until("membership_healthy", 1).await?;
+    for name in names {
+        let mut client = Client::http1(addr, &format!("{name}.test")).await?;
+        let answer = patiently(name, client.get("/echo")).await?;
+        assert_eq!(answer.status, 200, "{name}");
+    }
+    Ok(())
+}
