@@ -1,6 +1,6 @@
 //! `adit dialer` and `adit connector`: the two roles that run by themselves.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{fs, process::ExitCode, sync::Arc};
 
 use adit_connector::Watched;
 use anyhow::Context as _;
@@ -49,7 +49,16 @@ pub(crate) fn dialer(args: ConfigFile<DialerOptions>) -> anyhow::Result<ExitCode
 pub(crate) fn connector(args: ConfigFile<ConnectorOptions>) -> anyhow::Result<ExitCode> {
     let merged = merge(&args.options, args.config.as_deref())?;
     let log = merged.log.init()?;
-    let mut config = merged.options.resolve()?;
+    let mut config = merged.options.resolve().map_err(|error| {
+        match (&args.config, error.entry()) {
+            // Where the wrong entry stands, if the file has it.
+            (Some(path), Some(_)) => {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                anyhow::anyhow!(error.in_file(path, &text))
+            }
+            _ => error.into(),
+        }
+    })?;
     config.log = Some(log);
     if let Some(path) = args.config {
         let (given, file) = (args.options, path.clone());

@@ -158,7 +158,10 @@ pub struct Watched {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A required option is missing.
-    #[error("{option} is required: {why}")]
+    #[error(
+        "{option} is required (--{option}, ADIT_{upper}, or the file key {option}): {why}",
+        upper = option.to_ascii_uppercase()
+    )]
     Missing {
         /// Its name.
         option: &'static str,
@@ -204,7 +207,7 @@ impl Options {
     pub fn policy(&self) -> Result<Policy, ConfigError> {
         let allow = self.allow.as_deref().ok_or(ConfigError::Missing {
             option: "allow",
-            why: "list the EndpointIds of the dialers that may connect (`adit key` shows a \
+            why: "list the EndpointIds of the dialers that may connect (`adit key show FILE` prints a \
                   dialer's), or write \"any\" to let everybody in",
         })?;
         let targets = self.targets.as_deref().ok_or(ConfigError::Missing {

@@ -88,7 +88,7 @@ pub enum PolicyError {
         source: ParseEndpointIdError,
     },
     /// 32 bytes that are no public key.
-    #[error("allow: {0:?} is no valid public key: check it against `adit key` at the dialer")]
+    #[error("allow: {0:?} is no valid public key: check it against `adit key show` at the dialer")]
     Point(String),
     /// `any` beside keys.
     #[error(

@@ -123,7 +123,7 @@ impl Reloader {
             Err(error) => {
                 self.shared.metrics.reloaded(false);
                 tracing::error!(
-                    error,
+                    %error,
                     "the configuration file is not used; the lists stay as they are"
                 );
             }
@@ -165,7 +165,7 @@ pub(crate) fn announce(policy: &Policy) {
     tracing::info!(
         dialers,
         targets = policy.targets.len(),
-        "these may connect, to these"
+        "the lists in effect"
     );
 }
 
