@@ -520,18 +520,25 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_new(
     config: *const c_void,
     _envoy: *mut c_void,
 ) -> *const c_void {
-    guarded("http_new", std::ptr::null, || {
-        let config = config.cast::<Config>();
-        // SAFETY: from `config_new`, not yet destroyed; the count is raised
-        // first, so that the reference Envoy holds stays Envoy's.
-        let config = unsafe {
-            Arc::increment_strong_count(config);
-            Arc::from_raw(config)
-        };
-        Box::into_raw(Box::new(Filter::new(config)))
-            .cast_const()
-            .cast()
-    })
+    let config = config.cast::<Config>();
+    // SAFETY: from `config_new`, not yet destroyed; the count is raised first,
+    // so that the reference Envoy holds stays Envoy's.
+    let config = || unsafe {
+        Arc::increment_strong_count(config);
+        Arc::from_raw(config)
+    };
+    // Never null: Envoy 1.39 then lets the client wait for ever. A filter that
+    // is broken from the start answers 500.
+    let filter = guarded(
+        "http_new",
+        || {
+            let filter = Filter::new(config());
+            filter.poison();
+            filter
+        },
+        || Filter::new(config()),
+    );
+    Box::into_raw(Box::new(filter)).cast_const().cast()
 }
 
 #[unsafe(no_mangle)]
@@ -563,7 +570,13 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_request_headers(
             envoy,
             filter,
             after_panic,
-            |f, s| f.request_headers(s) as u32,
+            |f, s| {
+                if f.is_poisoned() {
+                    ANSWER_500(f, s);
+                    return Status::Stop as u32;
+                }
+                f.request_headers(s) as u32
+            },
         )
     }
 }

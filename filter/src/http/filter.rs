@@ -116,6 +116,11 @@ impl Filter {
         self.outcome.set(ErrorClass::Internal.as_str());
     }
 
+    /// Whether a hook of this stream has panicked.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.get()
+    }
+
     fn is_ours(&self) -> bool {
         self.started.get().is_some() && !self.poisoned.get()
     }

@@ -158,7 +158,10 @@ impl Socket {
 
     /// A hook of this socket panicked: the connection cannot be trusted.
     pub fn poison(&self) {
-        self.phase.set(Phase::Failed(ErrorClass::Internal));
+        // What had failed already keeps its reason.
+        if self.failure_reason().is_none() {
+            self.phase.set(Phase::Failed(ErrorClass::Internal));
+        }
     }
 
     fn send_preface(&self, envoy: Envoy<'_>) {
