@@ -18,10 +18,11 @@ struct State {
 }
 
 impl Throttle {
-    /// How many lines were left out since the last one, when it is time for
-    /// another; `None` when this one has to be left out.
-    pub(crate) fn pass(&self) -> Option<u64> {
-        self.pass_at(Instant::now())
+    /// How many lines were left out since the last one, if any, when it is time
+    /// for another; `None` when this one has to be left out.
+    pub(crate) fn pass(&self) -> Option<Option<u64>> {
+        let left_out = self.pass_at(Instant::now())?;
+        Some((left_out > 0).then_some(left_out))
     }
 
     fn pass_at(&self, now: Instant) -> Option<u64> {
