@@ -93,11 +93,9 @@ impl Gateway {
         let mut process = Process::start("run", dir, &mut command)?;
         let envoy = Admin::Unix(state.join("envoy-admin.sock"));
         let dialer = Admin::Unix(dialer_admin);
+        let log = process.log_file();
         let addr = process
-            .until("ready gateway", async || {
-                dialer.get("/readyz").await.ok()?;
-                envoy::listener(&envoy, "adit").await.ok()
-            })
+            .until("ready gateway", async || listening(&log))
             .await?;
         Ok(Self {
             process,
@@ -107,6 +105,20 @@ impl Gateway {
             dialer,
             state,
         })
+    }
+
+    /// Where Envoy listens now: it was started anew and took another port.
+    pub async fn listening(&mut self) -> Result<SocketAddr> {
+        let envoy = self.envoy.clone();
+        let found = self.process.until("listening Envoy", async || {
+            let ready = envoy.get("/ready").await.ok()?;
+            let listeners = envoy.json("/listeners?format=json").await.ok()?;
+            let name = listeners["listener_statuses"][0]["name"].as_str()?;
+            let addr = envoy::listener(&envoy, name).await.ok()?;
+            (ready.trim() == "LIVE").then_some(addr)
+        });
+        self.addr = found.await?;
+        Ok(self.addr)
     }
 
     /// The state directory.
@@ -159,4 +171,13 @@ impl Gateway {
         let peer = self.peer(id).await.ok()??;
         Some(peer["path"].as_str()?.to_owned())
     }
+}
+
+/// The address in the line that `adit run` prints once it serves.
+fn listening(log: &Path) -> Option<SocketAddr> {
+    let log = std::fs::read_to_string(log).ok()?;
+    let line = log
+        .lines()
+        .find_map(|l| l.strip_prefix("listening on http://"))?;
+    line.trim().parse().ok()
 }

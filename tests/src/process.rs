@@ -51,6 +51,11 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The file of [`Process::log`].
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// The last lines it wrote, for a message about a failure.
     pub fn last_words(&self) -> String {
         let log = self.log();

@@ -174,7 +174,8 @@ impl Client {
     ) -> Result<Answer> {
         let response = self.open(method, path, headers, body).await?;
         let (head, body) = response.into_parts();
-        let body = body.collect().await.context("the answer's body")?;
+        let body = body.collect().await;
+        let body = body.with_context(|| format!("the body of {head:?}"))?;
         Ok(Answer {
             status: head.status,
             version: head.version,
