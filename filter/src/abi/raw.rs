@@ -98,8 +98,8 @@ callbacks! {
     envoy_dynamic_module_callback_http_filter_reset_stream(f: *mut c_void, reason: u32, details: Buffer);
     envoy_dynamic_module_callback_http_filter_config_define_counter(c: *mut c_void, name: Buffer, labels: *mut Buffer, n: usize, id: *mut usize) -> u32;
     envoy_dynamic_module_callback_http_filter_config_define_histogram(c: *mut c_void, name: Buffer, labels: *mut Buffer, n: usize, id: *mut usize) -> u32;
-    envoy_dynamic_module_callback_http_filter_config_increment_counter(c: *mut c_void, id: usize, labels: *mut Buffer, n: usize, value: u64) -> u32;
-    envoy_dynamic_module_callback_http_filter_config_record_histogram_value(c: *mut c_void, id: usize, labels: *mut Buffer, n: usize, value: u64) -> u32;
+    envoy_dynamic_module_callback_http_filter_increment_counter(f: *mut c_void, id: usize, labels: *mut Buffer, n: usize, value: u64) -> u32;
+    envoy_dynamic_module_callback_http_filter_record_histogram_value(f: *mut c_void, id: usize, labels: *mut Buffer, n: usize, value: u64) -> u32;
 
     envoy_dynamic_module_callback_transport_socket_get_fd(s: *mut c_void) -> c_int;
     envoy_dynamic_module_callback_transport_socket_io_shutdown_write(s: *mut c_void);

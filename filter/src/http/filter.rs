@@ -17,7 +17,7 @@ use super::{
     reply::Reply,
 };
 use crate::{
-    abi::http::{Map, MetricsHandle, Source, Status, Stream},
+    abi::http::{Definer, Map, Source, Status, Stream},
     config::{self, ConfigError},
     cut,
     log::Brake,
@@ -76,7 +76,7 @@ const ENVOY: &str = "envoy";
 
 impl Config {
     /// Reads the filter's configuration, as Envoy hands it over.
-    pub fn new(name: &[u8], config: &[u8], envoy: MetricsHandle) -> Result<Self, ConfigError> {
+    pub fn new(name: &[u8], config: &[u8], envoy: Definer<'_>) -> Result<Self, ConfigError> {
         config::check_name("filter_name", name)?;
         Ok(Self {
             page: Arc::new(config::http(config)?.unwrap_or_default()),
@@ -215,7 +215,7 @@ impl Filter {
     fn note(&self, envoy: &mut Stream<'_>, fault: Fault) {
         self.fault.set(Some(fault));
         self.outcome.set(fault.word());
-        self.record_wait();
+        self.record_wait(envoy);
         envoy.set_dynamic_metadata(NAMESPACE, &[("error", fault.word())]);
     }
 
@@ -258,7 +258,7 @@ impl Filter {
             if self.outcome.get() == NO_ANSWER {
                 self.outcome.set(ANSWERED);
             }
-            self.record_wait();
+            self.record_wait(&envoy);
             return;
         };
         self.note(&mut envoy, fault);
@@ -306,15 +306,15 @@ impl Filter {
     }
 
     /// The stream is over.
-    pub fn end(&self) {
+    pub fn end(&self, envoy: &Stream<'_>) {
         if self.started.get().is_some() {
-            self.config.metrics.count(self.outcome.get());
+            self.config.metrics.count(envoy, self.outcome.get());
         }
     }
 
-    fn record_wait(&self) {
+    fn record_wait(&self, envoy: &Stream<'_>) {
         if let Some(started) = self.started.get() {
-            self.config.metrics.record_wait(started.elapsed());
+            self.config.metrics.record_wait(envoy, started.elapsed());
         }
     }
 }
