@@ -17,6 +17,7 @@ use crate::{
     metrics::Metrics,
     options::Limits,
     stream::{Context, Opened, Place, serve},
+    throttle::Throttle,
 };
 
 /// Prefaces that are read at once. One takes microseconds, for the filter
@@ -24,8 +25,6 @@ use crate::{
 const MAX_PENDING: usize = 1024;
 /// After a failed accept, which without descriptors would fail again at once.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often one kind of trouble is logged.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Takes connections until `shutdown`.
 pub async fn accept(
@@ -37,7 +36,7 @@ pub async fn accept(
     let limits = ctx.pool.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
     let pending = Arc::new(Semaphore::new(MAX_PENDING));
-    let (mut failures, mut refusals) = (Quiet::default(), Quiet::default());
+    let (failures, refusals) = (Throttle::default(), Throttle::default());
     let (report, mut reports) = tokio::sync::mpsc::channel::<ReadError>(16);
     loop {
         // Both places first: beyond the limits clients wait in the backlog.
@@ -52,7 +51,7 @@ pub async fn accept(
                 None => return Ok(()),
             },
             Some(error) = reports.recv() => {
-                if refusals.may_speak() {
+                if refusals.allows() {
                     tracing::warn!(%error, "a connection to the socket was closed: is it an adit cluster's?");
                 }
                 continue;
@@ -63,7 +62,7 @@ pub async fn accept(
             Ok((socket, _)) => socket,
             Err(error) => {
                 ctx.pool.metrics.accept_failed();
-                if failures.may_speak() {
+                if failures.allows() {
                     tracing::error!(%error, "no connection can be accepted now; clients wait (raise the limit of open files?)");
                 }
                 tokio::select! {
@@ -166,19 +165,4 @@ async fn read_preface(
         });
     }
     result
-}
-
-/// Says one thing once in a while.
-#[derive(Debug, Default)]
-struct Quiet(Option<Instant>);
-
-impl Quiet {
-    fn may_speak(&mut self) -> bool {
-        let now = Instant::now();
-        let may = self.0.is_none_or(|last| now - last >= LOG_EVERY);
-        if may {
-            self.0 = Some(now);
-        }
-        may
-    }
 }

@@ -10,21 +10,22 @@
 //!
 //! [`Options`] become a [`Config`], and [`run`] serves it until told to stop.
 //! What a stream is for stands in its preface ([`adit_wire::Preface`]); where a
-//! connector is, nobody but [`discovery`] says.
+//! connector is, `discovery` says and nobody else.
 
 mod acceptor;
 mod client;
-pub mod discovery;
+mod discovery;
 mod listener;
 mod metrics;
 mod open;
 mod options;
-pub mod pool;
+mod pool;
 mod shard;
 mod socket;
 mod status;
 mod stream;
 mod targets;
+mod throttle;
 mod tls;
 
 use std::{
@@ -42,6 +43,7 @@ use adit_tunnel::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use discovery::BuildError;
 pub use listener::ListenError;
 pub use options::{Config, ConfigError, DnsConfig, Limits, Options};
 pub use socket::{ParseSocketError, SocketConfig, SocketPath};
@@ -182,6 +184,7 @@ async fn serve(
         tls: tls::TlsClient::new(config.tls),
         targets,
         serving: Arc::default(),
+        refusals: throttle::Throttle::default(),
         abort: CancellationToken::new(),
     });
     let listener = bound

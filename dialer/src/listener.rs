@@ -182,6 +182,8 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
+    use std::os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr};
+
     use super::*;
 
     fn at(path: &Path) -> SocketConfig {
@@ -259,7 +261,8 @@ mod tests {
         let name = format!("@adit-test-{}", std::process::id());
         let config = SocketConfig::parse(&name, None, None).unwrap();
         let _bound = config.bind().unwrap();
-        assert!(config.path.connect().is_ok());
+        let address = SocketAddr::from_abstract_name(&name[1..]).unwrap();
+        assert!(UnixStream::connect_addr(&address).is_ok());
         assert!(matches!(config.bind(), Err(ListenError::Taken(_))));
     }
 }

@@ -101,16 +101,6 @@ impl Metrics {
         self.dial_seconds.observe(after.as_secs_f64());
     }
 
-    /// Connections accepted so far.
-    pub fn accepted_total(&self) -> u64 {
-        self.accepted.get()
-    }
-
-    /// Dials that succeeded so far.
-    pub fn dials_ok(&self) -> u64 {
-        self.dials.get_or_create(&Outcome { outcome: "ok" }).get()
-    }
-
     /// The OpenMetrics text.
     pub fn encode(&self, pool: &Arc<Pool>) -> String {
         let mut registry = Registry::with_prefix("adit_dialer");

@@ -1,13 +1,6 @@
 //! How the Unix socket is named, and who may open it.
 
-use std::{
-    io,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixStream},
-    },
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 /// `sun_path` holds 108 bytes with its final zero (unix(7)); an abstract name
 /// spends one on its leading zero.
@@ -115,21 +108,6 @@ impl SocketConfig {
             mode,
             owner,
         })
-    }
-}
-
-impl SocketPath {
-    /// Connects as Envoy would; for tests and tools.
-    ///
-    /// # Errors
-    /// When nobody listens there.
-    pub fn connect(&self) -> io::Result<UnixStream> {
-        match self {
-            Self::File(path) => UnixStream::connect(path),
-            Self::Abstract(name) => {
-                UnixStream::connect_addr(&SocketAddr::from_abstract_name(name.as_bytes())?)
-            }
-        }
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
         choice::{Choice, Step},
     },
     targets::{Targets, Usage},
+    throttle::Throttle,
     tls::TlsClient,
 };
 
@@ -46,6 +47,8 @@ pub struct Context {
     pub targets: Arc<Targets>,
     /// Streams whose preface was read and that have not ended.
     pub serving: Arc<AtomicUsize>,
+    /// Of the lines that say why a stream was refused.
+    pub refusals: Throttle,
     /// Ends every stream at once.
     pub abort: CancellationToken,
 }
@@ -133,13 +136,15 @@ pub async fn serve(ctx: Arc<Context>, opened: Opened) {
         }
         Err(refusal) => {
             ctx.pool.metrics.verdict(Some(refusal.class), waited);
-            tracing::info!(
-                target_name = target.name,
-                service = %target.service,
-                class = %refusal.class,
-                reason = refusal.text,
-                "refused"
-            );
+            if ctx.refusals.allows() {
+                tracing::info!(
+                    target_name = target.name,
+                    service = %target.service,
+                    class = %refusal.class,
+                    reason = refusal.text,
+                    "refused"
+                );
+            }
             Verdict::Refused(refusal.clone())
         }
     };

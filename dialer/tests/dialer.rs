@@ -13,6 +13,8 @@
 //! | `front.rs` | prefaces, backlog, descriptors, the socket file |
 //! | `lives.rs` | revoked targets, shutdown, the admin server |
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "dialer/support.rs"]
 mod support;
 

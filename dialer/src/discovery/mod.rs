@@ -13,7 +13,7 @@ use iroh::{EndpointAddr, RelayUrl, TransportAddr};
 use tokio::sync::watch;
 
 pub use dns::{BuildError, Dns, DnsError};
-pub use state_file::{State, StateFile, StateFileError};
+pub use state_file::{State, StateFile};
 
 /// Addresses of one connector that are used; further ones are ignored.
 const MAX_ADDRESSES: usize = 24;

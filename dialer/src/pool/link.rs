@@ -38,7 +38,7 @@ pub struct Link {
     /// Where the connector was said to be when it was dialled.
     addresses: Addresses,
     /// Keeps an endpoint of its own, where the dial needed one.
-    _endpoint: Option<Endpoint>,
+    endpoint: Option<Endpoint>,
     _live: Count,
 }
 
@@ -53,7 +53,7 @@ impl Link {
             connection,
             lost: CancellationToken::new(),
             addresses,
-            _endpoint: endpoint,
+            endpoint,
             _live: live,
         }
     }
@@ -122,6 +122,13 @@ pub fn class_of(error: &ConnectionError) -> ErrorClass {
 /// connector is asked for a sign of life, and a link without one is closed if
 /// discovery knows an address that was not dialled.
 pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<Link>) {
+    until_lost(&pool, &connector, &link).await;
+    if let Some(endpoint) = &link.endpoint {
+        let _ = tokio::time::timeout(RESOLVE_TIMEOUT, endpoint.close()).await;
+    }
+}
+
+async fn until_lost(pool: &Pool, connector: &Connector, link: &Arc<Link>) {
     let suspicious = pool.endpoint.keep_alive.mul_f64(1.25);
     let mut state = pool.discovery.subscribe();
     let mut tick = tokio::time::interval(LOOK.min(suspicious / 4));
@@ -133,7 +140,7 @@ pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<
     loop {
         tokio::select! {
             error = link.connection.closed() => {
-                connector.lost(&link, class_of(&error), &describe(&error));
+                connector.lost(link, class_of(&error), &describe(&error));
                 return;
             }
             changed = state.changed(), if state_open => state_open = changed.is_ok(),
@@ -150,9 +157,14 @@ pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<
         let hints = pool.discovery.hints(connector.id);
         let renamed = hints != checked && !link.addresses.contains_all(&hints);
         if renamed || now - heard.1 >= suspicious {
-            if moved_away(&pool, &connector, &link).await {
+            let moved = tokio::select! {
+                moved = moved_away(pool, connector, link) => moved,
+                // The next round tells everybody.
+                _ = link.connection.closed() => continue,
+            };
+            if moved {
                 link.close(b"moved");
-                connector.lost(&link, ErrorClass::Offline, "it has moved");
+                connector.lost(link, ErrorClass::Offline, "it has moved");
                 return;
             }
             // An address that is added to a link that is alive changes
@@ -161,7 +173,7 @@ pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<
         }
         if now - used >= pool.limits.idle_close {
             link.close(b"idle");
-            connector.lost(&link, ErrorClass::Offline, "no stream for a while");
+            connector.lost(link, ErrorClass::Offline, "no stream for a while");
             return;
         }
     }

@@ -23,7 +23,7 @@ use adit_wire::EndpointId;
 use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-pub use connector::{Admission, Connector, LinkFailure};
+pub use connector::{Admission, Connector};
 pub use link::{Link, class_of, describe};
 
 use crate::{discovery::Discovery, metrics::Metrics, options::Limits};

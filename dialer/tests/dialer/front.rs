@@ -1,10 +1,11 @@
 //! Prefaces, backlog, descriptors, the socket file.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufReader, Write as _},
     os::unix::net::UnixStream as StdStream,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
 use adit_wire::preface::Preface;
@@ -167,7 +168,7 @@ async fn fifteen_hundred_connects_at_once_all_get_an_answer() {
 
 /// Runs a dialer in a process of its own: this test binary again, which then
 /// runs only [`child`].
-fn spawn_dialer(dir: &std::path::Path, descriptors: u64) -> std::process::Child {
+fn spawn_dialer(dir: &std::path::Path, descriptors: u64) -> (Child, BufReader<ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "front::child", "--nocapture", "--test-threads=1"])
         .env("ADIT_TEST_DIALER_DIR", dir)
@@ -176,11 +177,17 @@ fn spawn_dialer(dir: &std::path::Path, descriptors: u64) -> std::process::Child 
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    while !lines.next().expect("it starts").unwrap().contains("READY") {}
-    // Somebody must read what it goes on saying.
-    std::thread::spawn(move || lines.for_each(drop));
-    child
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    wait_ready(&mut out);
+    (child, out)
+}
+
+fn wait_ready(out: &mut impl std::io::BufRead) {
+    let mut line = String::new();
+    while !line.contains("READY") {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0, "it has ended");
+    }
 }
 
 /// Not a test of its own: the other process of the tests below. It ends when
@@ -207,18 +214,36 @@ fn child() {
         let socket = dir.join("s");
         soon("the dialer listens", async {
             while StdStream::connect(&socket).is_err() {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
+        // It listens before it serves: wait until it closes what is no preface.
+        let mut nonsense = UnixStream::connect(&socket).await.unwrap();
+        nonsense.write_all(b"?").await.unwrap();
+        read_end(&mut nonsense).await;
         println!("READY");
-        tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::task::spawn_blocking(obey).await.unwrap();
         stop.cancel();
         run.await.unwrap().unwrap();
     });
+}
+
+/// Does what the parent says until it says no more.
+fn obey() {
+    let mut hogged = Vec::new();
+    for line in std::io::stdin().lines() {
+        match line.unwrap().as_str() {
+            "hog" => {
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    hogged.push(file);
+                }
+                println!("READY");
+            }
+            "free" => hogged.clear(),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -226,7 +251,7 @@ async fn with_256_descriptors_excess_clients_wait_and_none_fails() {
     let dir = tempfile::tempdir().unwrap();
     let device = Device::start();
     Dialer::write_hints(dir.path(), &[(device.id, &[device.addr])]);
-    let mut child = spawn_dialer(dir.path(), 256);
+    let (mut child, _out) = spawn_dialer(dir.path(), 256);
     let wanted = Preface {
         target: target(&[device.id]),
         wants_verdict: true,
@@ -258,7 +283,7 @@ async fn a_dialer_that_is_killed_is_an_abort_at_every_socket_and_its_file_is_rep
     let dir = tempfile::tempdir().unwrap();
     let device = Device::start();
     Dialer::write_hints(dir.path(), &[(device.id, &[device.addr])]);
-    let mut child = spawn_dialer(dir.path(), 1024);
+    let (mut child, _out) = spawn_dialer(dir.path(), 1024);
     let wanted = Preface {
         target: target(&[device.id]),
         wants_verdict: true,
@@ -275,11 +300,44 @@ async fn a_dialer_that_is_killed_is_an_abort_at_every_socket_and_its_file_is_rep
     child.wait().unwrap();
     assert_eq!(read_end(&mut socket).await, (vec![], End::Abort));
     // The next one finds its stale file and goes on.
-    let mut next = spawn_dialer(dir.path(), 1024);
+    let (mut next, _out) = spawn_dialer(dir.path(), 1024);
     let mut socket = UnixStream::connect(dir.path().join("s")).await.unwrap();
     socket.write_all(&wanted).await.unwrap();
     let verdict = crate::support::verdict(&mut socket).await;
     assert!(matches!(verdict, adit_wire::Verdict::Connected(_)));
     next.stdin.take().unwrap().flush().unwrap();
     assert!(next.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn while_no_descriptor_is_left_clients_wait_and_then_they_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Device::start();
+    Dialer::write_hints(dir.path(), &[(device.id, &[device.addr])]);
+    let (mut child, mut out) = spawn_dialer(dir.path(), 256);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"hog\n").unwrap();
+    wait_ready(&mut out);
+    let wanted = Preface {
+        target: target(&[device.id]),
+        wants_verdict: true,
+    }
+    .encode()
+    .unwrap();
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        let mut socket = UnixStream::connect(dir.path().join("s")).await.unwrap();
+        socket.write_all(&wanted).await.unwrap();
+        sockets.push(socket);
+    }
+    let early = tokio::time::timeout(Duration::from_millis(300), sockets[0].read_u8()).await;
+    assert!(early.is_err(), "nobody can have been accepted");
+    input.write_all(b"free\n").unwrap();
+    for socket in &mut sockets {
+        let verdict = crate::support::verdict(socket).await;
+        assert!(matches!(verdict, adit_wire::Verdict::Connected(_)));
+    }
+    drop(sockets);
+    drop(input);
+    assert!(child.wait().unwrap().success());
 }

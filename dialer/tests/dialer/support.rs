@@ -179,7 +179,7 @@ impl Dialer {
     }
 
     pub async fn refused(&self, target: &Target) -> Refusal {
-        self.open(target).await.err().expect("a refusal")
+        self.open(target).await.expect_err("a refusal")
     }
 
     pub async fn status(&self) -> Status {
