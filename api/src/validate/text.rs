@@ -133,9 +133,10 @@ pub(super) fn regex(text: &str) -> Checked {
         .parse(text)
         .map_err(|e| format!("not a regular expression: {}", e.kind()))?;
     let found = ast::visit(&tree, Re2::default())?;
-    // RE2 refuses x{500}{500}: it limits the product.
+    // RE2 limits one repetition to 1000, nested ones to that product, and a
+    // whole expression by its memory: a sum keeps far away from all three.
     if found.repeats > 1000 {
-        return Err("repetitions above 1000 are not allowed".into());
+        return Err("repetitions that add up to more than 1000 are not allowed".into());
     }
     Ok(())
 }
@@ -190,9 +191,17 @@ impl ast::Visitor for Re2 {
             ast::Ast::ClassUnicode(_) => return unknown("a Unicode class"),
             ast::Ast::Repetition(r) => {
                 let outer = self.open.last().copied().unwrap_or(1);
-                let product = outer.saturating_mul(Self::bound(&r.op.kind));
+                let bound = Self::bound(&r.op.kind);
+                let product = outer.saturating_mul(bound);
                 self.open.push(product);
-                self.repeats = self.repeats.max(product);
+                if bound > 1 {
+                    self.repeats = self.repeats.saturating_add(product);
+                }
+                if matches!(*r.ast, ast::Ast::Repetition(_)) {
+                    return Err(
+                        "two repetition signs in a row are not known to RE2; use a group".into(),
+                    );
+                }
             }
             _ => {}
         }
@@ -275,6 +284,9 @@ mod tests {
             "(",
             "a{1001}",
             "(a{500}){500}",
+            "a{600}b{600}",
+            "a**",
+            "a{2}{3}",
             "[a&&b]",
             "[a[b]]",
             "(?x)a",

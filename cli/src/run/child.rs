@@ -263,6 +263,20 @@ pub(super) async fn ready(envoy: Admin, state: &State) -> SocketAddr {
     }
 }
 
+/// Waits until Envoy has refused something, and gives its words.
+pub(super) async fn refused(refusal: Arc<Mutex<Option<String>>>) -> String {
+    loop {
+        if let Some(reason) = refusal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            return reason;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 async fn listening(envoy: &Admin) -> Option<SocketAddr> {
     let live = envoy.get("/ready").await.ok()?;
     if live.trim() != "LIVE" {

@@ -16,7 +16,7 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 use adit_reconciler::{
     Diagnostic,
     compile::{Classes, Options as CompileOptions},
-    emit::{Emit as _, Files, Resources, Setting, resources},
+    emit::{Emit as _, EmitError, Files, Resources, Setting, resources},
     source::{Directory, Watch},
 };
 use anyhow::{Context as _, bail};
@@ -100,6 +100,11 @@ async fn run(
     ];
     let listening = tokio::select! {
         ready = timeout(START, child::ready(files.admin(), &state)) => ready.ok(),
+        reason = child::refused(files.refusal()) => {
+            stop.cancel();
+            end(children).await;
+            bail!("Envoy refused its first configuration: {reason}");
+        }
         fault = first_fault(&mut faulty) => {
             stop.cancel();
             end(children).await;
@@ -199,7 +204,10 @@ impl Gateway {
             Ok(false) => self.failed = None,
             Err(error) => {
                 tracing::error!("{error}");
-                self.failed = Some(resources);
+                // Refused once is refused again; the rest may mend by itself.
+                if matches!(error, EmitError::Refused { .. }) {
+                    self.failed = Some(resources);
+                }
             }
         }
     }

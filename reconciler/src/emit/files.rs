@@ -234,8 +234,8 @@ impl Files {
         Ok(())
     }
 
-    /// Writes a file and waits until Envoy has taken it. Refused, the file
-    /// gets its old content again, so that a new Envoy would take it.
+    /// Writes a file and waits until Envoy has taken it. If it has not, the
+    /// file gets its old content again: what is on disk is what is in effect.
     async fn update<T: Serialize>(
         &self,
         kind: Kind,
@@ -249,13 +249,11 @@ impl Files {
             // No Envoy: the next one reads the files as they are.
             return Ok(());
         };
-        match self.taken(kind, &version, before.refused).await {
-            Err(error @ EmitError::Refused { .. }) => {
-                self.write(kind, old)?;
-                Err(error)
-            }
-            outcome => outcome,
+        let outcome = self.taken(kind, &version, before.refused).await;
+        if outcome.is_err() {
+            self.write(kind, old)?;
         }
+        outcome
     }
 
     async fn taken(&self, kind: Kind, version: &str, refused: u64) -> Result<(), EmitError> {
@@ -423,3 +421,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

@@ -23,6 +23,8 @@ pub struct Watch {
     root: PathBuf,
     changed: Arc<Notify>,
     watcher: Option<notify::RecommendedWatcher>,
+    /// A change was seen and not yet reported.
+    pending: bool,
 }
 
 /// The directory cannot be watched; it is still looked at now and then.
@@ -42,6 +44,7 @@ impl Watch {
             root: root.to_owned(),
             changed,
             watcher: None,
+            pending: false,
         };
         let error = watch.start().err();
         (
@@ -68,17 +71,52 @@ impl Watch {
     }
 
     /// Returns when the directory may have changed, and has been quiet since.
+    /// Dropped before it returns, it loses nothing: the next call reports.
     pub async fn changed(&mut self) {
-        if time::timeout(RESCAN, self.changed.notified())
-            .await
-            .is_err()
-        {
-            // The directory itself may have been replaced, and its watch with it.
-            self.watcher = None;
-            let _ = self.start();
-            return;
+        if !self.pending {
+            if time::timeout(RESCAN, self.changed.notified())
+                .await
+                .is_err()
+            {
+                // The directory itself may have been replaced, and its watch with it.
+                self.watcher = None;
+                let _ = self.start();
+                return;
+            }
+            self.pending = true;
         }
         let quiet = async { while time::timeout(QUIET, self.changed.notified()).await.is_ok() {} };
         let _ = time::timeout(PATIENCE, quiet).await;
+        self.pending = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, future::poll_fn, pin::pin, task::Poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_is_reported_also_when_the_first_wait_was_given_up() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let (mut watch, error) = Watch::new(folder.path());
+        assert!(error.is_none());
+        fs::write(folder.path().join("x.yaml"), "a: 1").expect("written");
+        let arrived = watch.changed.clone();
+        arrived.notified().await;
+        arrived.notify_one();
+        {
+            // Takes the event and is dropped while it waits for quiet.
+            let mut first = pin!(watch.changed());
+            poll_fn(|cx| {
+                assert!(first.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+        }
+        assert!(watch.pending);
+        watch.changed().await;
+        assert!(!watch.pending);
     }
 }
