@@ -4,14 +4,17 @@
 //! | why \ client | GET h1 | GET h2 | HEAD | gRPC | CONNECT h1 | CONNECT h2 |
 //! |---|---|---|---|---|---|---|
 //! | each of the eight classes | text, page | problem | x | x | x | x |
-//! | dialer absent, silent | x | | | | | |
-//! | refused by the filter | x | problem | | x | x | x |
+//! | dialer absent, silent, full | x | | | | | |
 //! | Envoy's own reasons | x | | | | | |
 //!
 //! And nowhere a target's address, the socket's path, a key, or the verdict's
 //! text.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+};
 
 use adit_tests::{
     binaries,
@@ -21,27 +24,26 @@ use adit_tests::{
         http::{Answer, Client, empty, full},
         patiently,
     },
-    envoy::{self, Envoy},
+    envoy::Envoy,
     filter_stage::{self as stage, FakeDialer, SECRET, target},
-    on_each_envoy, process,
+    on_each_envoy,
     services::{grpc::Note, http::HttpService},
 };
 use adit_wire::ErrorClass;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use http::Method;
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+};
 use serde_json::{Value, json};
 
 on_each_envoy!(
     every_class_reaches_every_kind_of_client_in_its_form,
-    a_dialer_that_is_absent_or_silent_is_told_apart_and_not_shown,
+    a_dialer_that_is_absent_silent_or_full_is_told_apart_and_not_shown,
     what_envoy_answers_for_its_own_reasons_stays_its_own,
     a_retry_that_connects_leaves_no_trace_of_the_refusal,
     a_page_of_ones_own_is_shown_and_a_route_may_have_another,
-    a_route_without_a_valid_target_is_misconfigured,
-    connect_is_refused_where_it_is_not_offered,
-    reserved_headers_of_clients_are_removed_on_our_routes_only,
-    a_route_chosen_late_is_the_one_that_counts,
-    requests_are_counted_and_named_in_the_access_log,
 );
 
 /// Envoy with the module; the resources name the dialer's socket in `dir`.
@@ -171,7 +173,7 @@ async fn each_kind_of_client(addr: SocketAddr, class: ErrorClass, dir: &Path) ->
     Ok(())
 }
 
-async fn a_dialer_that_is_absent_or_silent_is_told_apart_and_not_shown(
+async fn a_dialer_that_is_absent_silent_or_full_is_told_apart_and_not_shown(
     version: &str,
 ) -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -182,15 +184,22 @@ async fn a_dialer_that_is_absent_or_silent_is_told_apart_and_not_shown(
     })?;
     let module = binaries::module()?;
     let absent = dir.path().join("absent.sock");
+    let busy = dir.path().join("busy.sock");
+    let _waiting = full_backlog(&busy)?;
     let mut silent = stage::cluster(&module, "silent", &socket, &target("silent"), false);
     silent["connect_timeout"] = json!("0.2s");
     let clusters = [
         stage::cluster(&module, "absent", &absent, &target("absent"), false),
+        stage::cluster(&module, "full", &busy, &target("full"), false),
         silent,
     ];
-    let hosts = [stage::host("absent"), stage::host("silent")];
+    let hosts = ["absent", "silent", "full"].map(stage::host);
     let (envoy, addr) = start(version, dir.path(), &hosts, &clusters).await?;
-    for (name, status, word) in [("absent", 503, "internal"), ("silent", 504, "timeout")] {
+    for (name, status, word) in [
+        ("absent", 503, "internal"),
+        ("full", 503, "internal"),
+        ("silent", 504, "timeout"),
+    ] {
         let mut client = Client::http1(addr, &format!("{name}.test")).await?;
         let accept = [("accept", "application/problem+json")];
         let answer = client.send(Method::GET, "/", &accept, empty());
@@ -201,6 +210,24 @@ async fn a_dialer_that_is_absent_or_silent_is_told_apart_and_not_shown(
     }
     drop(envoy);
     Ok(())
+}
+
+/// A Unix socket on which nobody accepts, with connections until no more fit.
+fn full_backlog(path: &Path) -> Result<(OwnedFd, Vec<UnixStream>)> {
+    let flags = SocketFlags::CLOEXEC;
+    let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    bind(&listener, &SocketAddrUnix::new(path)?)?;
+    listen(&listener, 1)?;
+    let mut waiting = Vec::new();
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&client, &SocketAddrUnix::new(path)?) {
+            Ok(()) => waiting.push(client.into()),
+            Err(Errno::AGAIN) => return Ok((listener, waiting)),
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 async fn what_envoy_answers_for_its_own_reasons_stays_its_own(version: &str) -> Result<()> {
@@ -277,265 +304,5 @@ async fn a_page_of_ones_own_is_shown_and_a_route_may_have_another(version: &str)
     let mut b = Client::http1(addr, "b.test").await?;
     let answer = patiently("b", b.send(Method::GET, "/", &accept, empty())).await?;
     assert_eq!(answer.text(), "route: offline");
-    Ok(())
-}
-
-/// A host whose only route has this metadata.
-fn bare_host(name: &str, cluster: &str, metadata: Option<Value>) -> Value {
-    let route = envoy::prefix_route(cluster);
-    let route = match metadata {
-        Some(metadata) => stage::with_metadata(route, metadata),
-        None => route,
-    };
-    envoy::virtual_host(name, &[&format!("{name}.test")], &[route])
-}
-
-async fn a_route_without_a_valid_target_is_misconfigured(version: &str) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("dialer.sock");
-    let web = HttpService::start()?;
-    let service = web.addr;
-    let dialer = FakeDialer::start(&socket, move |opened| opened.join(service))?;
-    let module = binaries::module()?;
-    let good = stage::metadata(&target("a"));
-    let with = |key: &str, value: Value| {
-        let mut changed = good.clone();
-        changed[key] = value;
-        Some(changed)
-    };
-    let bad = [
-        ("only-a-name", Some(json!({"name": "x"}))),
-        ("no-key", with("datum-node-id", json!("zz"))),
-        ("no-port", with("datum-target-port", json!(0))),
-        ("text-port", with("datum-target-port", json!("7777"))),
-        ("octal", with("datum-target-host", json!("0177.0.0.1"))),
-        ("other-port", with("datum-target-port", json!(7778))),
-        ("other-host", with("datum-target-host", json!("other.test"))),
-        ("other-key", with("datum-node-id", json!("01".repeat(32)))),
-        ("other-proto", with("datum-target-proto", json!("tls"))),
-    ];
-    let hosts: Vec<_> = bad
-        .iter()
-        .map(|(name, metadata)| bare_host(name, "a", metadata.clone()))
-        .chain([
-            bare_host("by-cluster", "a", None),
-            bare_host("same", "a", Some(good.clone())),
-        ])
-        .collect();
-    let clusters = [stage::cluster(&module, "a", &socket, &target("a"), false)];
-    let (envoy, addr) = start(version, dir.path(), &hosts, &clusters).await?;
-    for (name, _) in &bad {
-        let mut client = Client::http2(addr, &format!("{name}.test")).await?;
-        let accept = [("accept", "application/json")];
-        let answer = patiently(name, client.send(Method::GET, "/echo", &accept, empty())).await?;
-        assert_eq!(answer.status, 500, "{name}");
-        assert_eq!(answer.json()?["error"], "misconfigured", "{name}");
-        names_nothing(dir.path(), &shown(&answer));
-    }
-    assert_eq!(dialer.opened(), 0, "nothing went out");
-    let mut stub = grpc::Client::connect(addr, "only-a-name.test").await?;
-    let status = stub.unary(Note::default()).await.expect_err("no target");
-    assert_eq!(status.code(), tonic::Code::Internal);
-    for name in ["by-cluster.test", "same.test"] {
-        let mut client = Client::http1(addr, name).await?;
-        assert_eq!(patiently(name, client.get("/echo")).await?.status, 200);
-    }
-    assert!(envoy.process.log().contains("a request is refused: "));
-    Ok(())
-}
-
-async fn connect_is_refused_where_it_is_not_offered(version: &str) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("dialer.sock");
-    let dialer = FakeDialer::start(&socket, |mut opened| async move {
-        opened.accept().await?;
-        opened.end().await
-    })?;
-    let module = binaries::module()?;
-    let mut closed = stage::host("closed");
-    closed["routes"][0]["metadata"]["filter_metadata"]["adit"]["connect"] = json!(false);
-    // Envoy looks for the route of a CONNECT-UDP by the host in its path.
-    let mut any = stage::host("any");
-    any["domains"] = json!(["*"]);
-    let hosts = [stage::host("open"), closed, any];
-    let clusters =
-        ["open", "closed", "any"].map(|n| stage::cluster(&module, n, &socket, &target(n), false));
-    let mut listener = stage::listener(&module, &hosts);
-    let http = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
-    http["upgrade_configs"] = json!([
-        {"upgrade_type": "CONNECT"}, {"upgrade_type": "CONNECT-UDP"}, {"upgrade_type": "websocket"},
-    ]);
-    let resources = json!({"listeners": [listener], "clusters": clusters});
-    let envoy = Envoy::start(version, dir.path(), 2, &resources).await?;
-    let addr = envoy.listener("main").await?;
-    let check = async {
-        for authority in ["open.test:7778", "open.test:80", "closed.test:7777"] {
-            let mut tunnel = connect::http1(addr, authority, b"").await?;
-            assert_eq!(tunnel.status, 403, "{authority}");
-            let body = tunnel.read_to_end().await?;
-            assert!(String::from_utf8_lossy(&body).contains("CONNECT is not offered"));
-            let tunnel = Http2::connect(addr).await?.tunnel(authority).await?;
-            assert_eq!(tunnel.status, 403, "{authority}");
-        }
-        let mut client = Client::http1(addr, "open.test").await?;
-        let upgrade = [("connection", "upgrade"), ("upgrade", "connect-udp")];
-        let path = "/.well-known/masque/udp/192.0.2.1/53/";
-        let answer = client.send(Method::GET, path, &upgrade, empty()).await?;
-        assert_eq!(answer.status, 501);
-        assert_eq!(dialer.opened(), 0, "nothing went out");
-        let tunnel = connect::http1(addr, "open.test:7777", b"").await?;
-        assert_eq!(tunnel.status, 200);
-        Ok(())
-    };
-    patiently("CONNECT", check).await
-}
-
-async fn reserved_headers_of_clients_are_removed_on_our_routes_only(version: &str) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("dialer.sock");
-    let web = HttpService::start()?;
-    let service = web.addr;
-    let _dialer = FakeDialer::start(&socket, move |opened| opened.join(service))?;
-    let module = binaries::module()?;
-    let hosts = [stage::host("ours"), bare_host("plain", "plain", None)];
-    let clusters = [
-        stage::cluster(&module, "ours", &socket, &target("ours"), false),
-        envoy::tcp_cluster("plain", web.addr, false),
-    ];
-    let (_envoy, addr) = start(version, dir.path(), &hosts, &clusters).await?;
-    let reserved = [
-        ("x-adit-target", "1"),
-        ("X-Iroh-Endpoint-Id", "2"),
-        ("x-datum-target-host", "3"),
-        ("x-datum-target-host", "4"),
-        ("datum-node-id", "5"),
-        ("datum-target-port", "6"),
-        ("x-kept", "7"),
-    ];
-    for (host, kept) in [("ours.test", 1), ("plain.test", reserved.len())] {
-        let mut client = Client::http1(addr, host).await?;
-        let answer = client.send(Method::GET, "/echo", &reserved, empty());
-        let answer = patiently(host, answer).await?.text().to_lowercase();
-        let seen = reserved
-            .iter()
-            .filter(|(name, _)| answer.contains(&name.to_lowercase()))
-            .count();
-        assert_eq!(seen, kept, "{host}: {answer}");
-    }
-    Ok(())
-}
-
-/// After a filter before ours has changed the route, the new one decides.
-async fn a_route_chosen_late_is_the_one_that_counts(version: &str) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("dialer.sock");
-    let web = HttpService::start()?;
-    let service = web.addr;
-    let _dialer = FakeDialer::start(&socket, move |opened| opened.join(service))?;
-    let module = binaries::module()?;
-    let mut late = stage::with_metadata(
-        envoy::prefix_route("late"),
-        stage::metadata(&target("late")),
-    );
-    late["match"]["headers"] = json!([{"name": "late", "string_match": {"exact": "yes"}}]);
-    let early = stage::with_metadata(envoy::prefix_route("late"), json!({"name": "no target"}));
-    let host = envoy::virtual_host("a", &["a.test"], &[late, early]);
-    let lua = json!({
-        "name": "lua",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-            "default_source_code": {"inline_string":
-                "function envoy_on_request(h) h:headers():replace('late', 'yes'); h:clearRouteCache() end"},
-        },
-    });
-    let ours = stage::filter(&module, json!({}));
-    let resources = json!({
-        "listeners": [stage::listener_with(&[host], &[lua, ours])],
-        "clusters": [stage::cluster(&module, "late", &socket, &target("late"), false)],
-    });
-    let envoy = Envoy::start(version, dir.path(), 1, &resources).await?;
-    let addr = envoy.listener("main").await?;
-    let mut client = Client::http1(addr, "a.test").await?;
-    let answer = patiently("the late route", client.get("/echo")).await?;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    Ok(())
-}
-
-async fn requests_are_counted_and_named_in_the_access_log(version: &str) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("dialer.sock");
-    let web = HttpService::start()?;
-    let service = web.addr;
-    let _dialer = FakeDialer::start(&socket, move |opened| async move {
-        match opened.target.name.as_str() {
-            "off" => opened.refuse(ErrorClass::Offline).await,
-            _ => opened.join(service).await,
-        }
-    })?;
-    let module = binaries::module()?;
-    let hosts = [
-        stage::host("on"),
-        stage::host("off"),
-        bare_host("plain", "plain", None),
-        bare_host("wrong", "on", Some(json!({"name": "wrong"}))),
-    ];
-    let clusters = [
-        stage::cluster(&module, "on", &socket, &target("on"), false),
-        stage::cluster(&module, "off", &socket, &target("off"), false),
-        envoy::tcp_cluster("plain", web.addr, false),
-    ];
-    let (mut envoy, addr) = start(version, dir.path(), &hosts, &clusters).await?;
-    for (host, times) in [("on", 3), ("off", 2), ("plain", 4), ("wrong", 1)] {
-        for _ in 0..times {
-            let mut client = Client::http1(addr, &format!("{host}.test")).await?;
-            patiently(host, client.get("/echo")).await?;
-        }
-    }
-    for (outcome, expected) in [("answered", 3), ("offline", 2), ("misconfigured", 1)] {
-        let name = format!("adit.requests_total.outcome.{outcome}");
-        process::until(&name, async || {
-            (envoy.stat(&name).await.ok()? == expected).then_some(())
-        })
-        .await?;
-    }
-    let prometheus = envoy.admin.get("/stats/prometheus").await?;
-    assert!(
-        prometheus.contains(r#"adit_requests_total{outcome="offline"} 2"#),
-        "{prometheus}"
-    );
-    assert!(prometheus.contains("adit_response_wait_ms_bucket"));
-
-    let admin = envoy.admin.clone();
-    let log = dir.path().join("envoy.log");
-    // The access log is written in intervals; a shutdown writes the rest.
-    let (_, _) = admin.send(Method::POST, "/quitquitquit", "").await?;
-    envoy.process.wait().await?;
-    let log = std::fs::read_to_string(log).context("Envoy's log")?;
-    let line = |host: &str| {
-        log.lines()
-            .find(|line| line.starts_with(&format!("ACCESS GET {host}.test ")))
-            .unwrap_or_else(|| panic!("no line for {host}: {log}"))
-            .to_owned()
-    };
-    let metadata = |host| {
-        let line = line(host);
-        let json = line.rsplit_once(' ').map(|(_, json)| json.to_owned());
-        serde_json::from_str::<Value>(&json.unwrap_or_default()).expect("JSON")
-    };
-    assert_eq!(
-        metadata("on"),
-        json!({"name": "on", "target": "svc.test:7777"})
-    );
-    assert_eq!(
-        metadata("off"),
-        json!({"name": "off", "target": "svc.test:7777", "error": "offline"})
-    );
-    assert_eq!(
-        metadata("wrong"),
-        json!({"name": "wrong", "error": "misconfigured"})
-    );
-    assert!(line("off").contains(" 503 UF "), "{}", line("off"));
-    assert!(line("wrong").contains(" 500 - adit_misconfigured "));
-    assert!(line("plain").ends_with(" -"), "{}", line("plain"));
     Ok(())
 }
