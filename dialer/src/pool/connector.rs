@@ -223,11 +223,25 @@ impl Connector {
     /// This link is gone. Says so once; later calls and other links change
     /// nothing.
     pub fn lost(&self, link: &Arc<Link>, class: ErrorClass, text: &str) {
+        if self.forget(link, class, text) {
+            self.note(class, text);
+            tracing::info!(connector = %self.id.short(), reason = text, "disconnected");
+        }
+    }
+
+    /// This link was closed because nobody needs it.
+    pub(super) fn released(&self, link: &Arc<Link>) {
+        if self.forget(link, ErrorClass::Offline, "not connected") {
+            tracing::debug!(connector = %self.id.short(), "disconnected: no stream for a while");
+        }
+    }
+
+    fn forget(&self, link: &Arc<Link>, class: ErrorClass, text: &str) -> bool {
         link.lost.cancel();
         {
             let mut inner = self.lock();
             if !inner.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link)) {
-                return;
+                return false;
             }
             inner.link = None;
             if matches!(class, ErrorClass::Denied | ErrorClass::Overloaded) {
@@ -240,9 +254,8 @@ impl Connector {
                 inner.state.lost();
             }
         }
-        self.note(class, text);
-        tracing::info!(connector = %self.id.short(), reason = text, "disconnected");
         self.changed.send_replace(());
+        true
     }
 
     pub(super) fn dialled(&self, link: Arc<Link>) {

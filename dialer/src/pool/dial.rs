@@ -17,6 +17,7 @@ use crate::discovery::{Addresses, Freshness};
 
 /// How often discovery is asked again while a dial is under way.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// Beyond the idle timeout, which ends one attempt: for attempts that start
 /// again because the connector has moved.
 const EXTRA_TIME: Duration = Duration::from_secs(3);
@@ -99,6 +100,13 @@ async fn connect(pool: &Pool, connector: &Connector) -> Result<Dialled, String> 
                 continue;
             }
         };
+        // A failure this quick may be the fault of an old answer of DNS.
+        if let Ok(now) = pool.discovery.resolve(id, Freshness::Fresh).await
+            && !addresses.contains_all(&now)
+        {
+            addresses = now;
+            continue;
+        }
         let text = format!("{error:#} (at {addresses})");
         if somebody_else(&error)
             && let Some((connection, endpoint)) = one_by_one(pool, connector, &addresses).await
@@ -113,10 +121,12 @@ async fn connect(pool: &Pool, connector: &Connector) -> Result<Dialled, String> 
 async fn moved(pool: &Pool, connector: &Connector, tried: &Addresses) -> Addresses {
     let mut state = pool.discovery.subscribe();
     let mut open = true;
+    // A dial that succeeds is mostly done before the first look.
+    let mut pause = FIRST_LOOK;
     loop {
         tokio::select! {
             changed = state.changed(), if open => open = changed.is_ok(),
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(pause) => pause = LOOK_AGAIN,
         }
         if let Ok(now) = pool.discovery.resolve(connector.id, Freshness::Fresh).await
             && !tried.contains_all(&now)

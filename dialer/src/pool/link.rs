@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Connector, Count, Pool};
 use crate::discovery::{Addresses, Freshness};
 
-/// How often a link is looked at.
-const LOOK: Duration = Duration::from_millis(250);
 /// How long one sign of life may take, beside the round trip.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(150);
 /// How often it is asked for: two lost packets in a row are no death.
@@ -131,19 +129,23 @@ pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<
 async fn until_lost(pool: &Pool, connector: &Connector, link: &Arc<Link>) {
     let suspicious = pool.endpoint.keep_alive.mul_f64(1.25);
     let mut state = pool.discovery.subscribe();
-    let mut tick = tokio::time::interval(LOOK.min(suspicious / 4));
+    let mut tick = tokio::time::interval(suspicious / 3);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = (0, Instant::now());
     let mut used = Instant::now();
     let mut checked = link.addresses.clone();
     let mut state_open = true;
+    let mut renamed = true;
     loop {
         tokio::select! {
             error = link.connection.closed() => {
                 connector.lost(link, class_of(&error), &describe(&error));
                 return;
             }
-            changed = state.changed(), if state_open => state_open = changed.is_ok(),
+            changed = state.changed(), if state_open => {
+                state_open = changed.is_ok();
+                renamed = true;
+            }
             _ = tick.tick() => {}
         }
         let now = Instant::now();
@@ -154,9 +156,15 @@ async fn until_lost(pool: &Pool, connector: &Connector, link: &Arc<Link>) {
         if connector.open() > 0 || connector.queued() > 0 {
             used = now;
         }
-        let hints = pool.discovery.hints(connector.id);
-        let renamed = hints != checked && !link.addresses.contains_all(&hints);
-        if renamed || now - heard.1 >= suspicious {
+        // The file changes for others too: is it about this one?
+        let hints = renamed.then(|| pool.discovery.hints(connector.id));
+        renamed = false;
+        let elsewhere = hints.is_some_and(|hints| {
+            let new = hints != checked && !link.addresses.contains_all(&hints);
+            checked = hints;
+            new
+        });
+        if elsewhere || now - heard.1 >= suspicious {
             let moved = tokio::select! {
                 moved = moved_away(pool, connector, link) => moved,
                 // The next round tells everybody.
@@ -167,13 +175,10 @@ async fn until_lost(pool: &Pool, connector: &Connector, link: &Arc<Link>) {
                 connector.lost(link, ErrorClass::Offline, "it has moved");
                 return;
             }
-            // An address that is added to a link that is alive changes
-            // nothing, and is not asked about again.
-            checked = hints;
         }
         if now - used >= pool.limits.idle_close {
             link.close(b"idle");
-            connector.lost(link, ErrorClass::Offline, "no stream for a while");
+            connector.released(link);
             return;
         }
     }

@@ -359,3 +359,21 @@ async fn a_new_address_of_a_device_that_is_alive_cuts_nothing() {
     assert_eq!(read_all(&mut socket).await, b"here");
     assert_eq!(device.connections(), 1);
 }
+
+#[tokio::test]
+async fn an_old_answer_of_dns_that_fails_at_once_is_asked_for_again() {
+    let names = Names::start("iroh.test").await;
+    let dialer = Dialer::with(|o| {
+        o.dns_origin = Some("iroh.test".into());
+        o.dns_resolver = vec![names.addr];
+    })
+    .await;
+    let (device, stranger) = (Device::start(), Device::start());
+    let wanted = target(&[device.id]);
+    // The records' time to live is far longer than this test is patient.
+    names.publish(device.id, &[&format!("addr={}", stranger.addr)]);
+    assert_eq!(dialer.refused(&wanted).await.class, ErrorClass::Offline);
+    names.publish(device.id, &[&format!("addr={}", device.addr)]);
+    let reached = tokio::time::timeout(Duration::from_secs(15), reach(&dialer, &wanted)).await;
+    assert!(reached.is_ok(), "the old answer is still believed");
+}
