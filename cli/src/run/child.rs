@@ -64,7 +64,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the {} has ended: {}; starting it again",
+            "{} has ended: {}; starting it again",
             self.name, self.why
         )
     }
@@ -87,7 +87,7 @@ impl Spec {
         }
         write_private(&state.dialer_options, &serde_json::to_vec_pretty(&file)?)?;
         Ok(Self {
-            name: "dialer",
+            name: "the dialer",
             program: env::current_exe().context("where this program is")?,
             arguments: vec![
                 "dialer".into(),
@@ -157,7 +157,7 @@ impl Spec {
         }
         command
             .spawn()
-            .with_context(|| format!("start the {}", self.name))
+            .with_context(|| format!("start {}", self.name))
     }
 }
 
@@ -207,7 +207,7 @@ async fn end(spec: &Spec, mut child: Child) {
         let _ = kill_process(pid, Signal::TERM);
     }
     if timeout(spec.grace + MARGIN, child.wait()).await.is_err() {
-        tracing::warn!("the {} did not end in time and is killed", spec.name);
+        tracing::warn!("{} did not end in time and is killed", spec.name);
         let _ = child.kill().await;
     }
 }
@@ -221,6 +221,9 @@ async fn forward(stderr: ChildStderr, refusal: Arc<Mutex<Option<String>>>) {
     let mut lines = BufReader::new(stderr).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line);
+        if line.trim().is_empty() {
+            continue;
+        }
         let (level, logger, text) = parse(&line);
         if let Some((_, reason)) = text.split_once("update rejected: ") {
             *refusal.lock().unwrap_or_else(PoisonError::into_inner) =

@@ -121,6 +121,10 @@ async fn run(
             START.as_secs()
         );
     };
+    if address != gateway.compile.listen {
+        gateway.compile.listen = address;
+        files.pin(&gateway.look())?;
+    }
     println!("listening on http://{address}");
     tracing::info!(%address, "ready");
 

@@ -188,6 +188,26 @@ impl Files {
         self.prune_at
     }
 
+    /// Replaces the listeners for the next Envoy only, without a word to the
+    /// one that runs: a port that the system chose stays the same port when
+    /// Envoy starts again.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn pin(&mut self, resources: &Resources) -> Result<(), EmitError> {
+        let path = self.config.folder.join(Kind::Listeners.file());
+        let failed = |source| EmitError::Write {
+            path: path.clone(),
+            source,
+        };
+        let (response, _) = response(&resources.listeners).map_err(failed)?;
+        // Envoy looks at a file when another is moved in its place, so this
+        // one is written where it is.
+        fs::write(&path, response).map_err(failed)?;
+        self.current.listeners = resources.listeners.clone();
+        Ok(())
+    }
+
     /// Takes away the clusters that no route uses any more, and their targets
     /// from the dialer, which then ends their streams.
     ///
@@ -316,23 +336,15 @@ impl Files {
         );
     }
 
-    /// Writes a discovery response unless it is there already; its version is
-    /// a hash over its content.
+    /// Writes a discovery response unless it is there already; its version.
     fn write<T: Serialize>(&self, kind: Kind, resources: &[T]) -> Result<String, EmitError> {
         let path = self.config.folder.join(kind.file());
-        let failed = |e: serde_json::Error| EmitError::Write {
+        let failed = |source| EmitError::Write {
             path: path.clone(),
-            source: e.into(),
+            source,
         };
-        let digest = Sha256::digest(serde_json::to_vec(resources).map_err(failed)?);
-        let version = data_encoding::HEXLOWER.encode(&digest[..8]);
-        write_json(
-            &path,
-            &DiscoveryResponse {
-                version_info: &version,
-                resources,
-            },
-        )?;
+        let (bytes, version) = response(resources).map_err(failed)?;
+        replace(&path, &bytes).map_err(failed)?;
         Ok(version)
     }
 
@@ -393,27 +405,43 @@ fn union(old: &DialerState, new: &DialerState) -> DialerState {
     both
 }
 
-/// Replaces a file by one with this content, unless it has it. A reader sees
-/// the old or the new content, also after a power cut.
+/// A discovery response and its version: a hash over its content.
+fn response<T: Serialize>(resources: &[T]) -> io::Result<(Vec<u8>, String)> {
+    let digest = Sha256::digest(serde_json::to_vec(resources)?);
+    let version = data_encoding::HEXLOWER.encode(&digest[..8]);
+    let response = DiscoveryResponse {
+        version_info: &version,
+        resources,
+    };
+    Ok((pretty(&response)?, version))
+}
+
+fn pretty(content: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(content)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
 fn write_json(path: &Path, content: &impl Serialize) -> Result<(), EmitError> {
-    let failed = |source| EmitError::Write {
+    let written = pretty(content).and_then(|bytes| replace(path, &bytes));
+    written.map_err(|source| EmitError::Write {
         path: path.to_owned(),
         source,
-    };
-    let mut bytes = serde_json::to_vec_pretty(content).map_err(|e| failed(e.into()))?;
-    bytes.push(b'\n');
+    })
+}
+
+/// Replaces a file by one with these bytes, unless it has them. A reader sees
+/// the old or the new content, also after a power cut.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(());
     }
-    let replace = || {
-        let new = path.with_extension("json.new");
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    replace().map_err(failed)
+    let new = path.with_extension("json.new");
+    let mut file = fs::File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
