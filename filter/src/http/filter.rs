@@ -290,7 +290,8 @@ impl Filter {
         if !self.is_ours() {
             return Status::Continue;
         }
-        if end_stream && cut::is_cut() && self.fault.get().is_none() {
+        // Envoy's own reply about a cut is made within the same call, and whole.
+        if end_stream && cut::is_cut() && self.outcome.get() == ANSWERED {
             self.outcome.set(CUT);
             envoy.reset("adit_cut");
             return Status::Stop;
