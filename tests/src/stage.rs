@@ -1,7 +1,7 @@
 //! The usual stage of a test: one connector, one service of each kind, and
 //! `adit run` between them and the client.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -77,10 +77,12 @@ impl Plan {
             ("echo".to_owned(), format!("tcp://{}", echo.addr)),
         ];
         services.extend(self.services);
-        let targets: Vec<String> = services
+        let targets: BTreeSet<String> = services
             .iter()
             .filter_map(|(_, url)| Some(url.split_once("://")?.1.to_owned()))
             .collect();
+        // Two hosts may share a service.
+        let targets: Vec<String> = targets.into_iter().collect();
         let mut connector = Connector::new(dir.path(), EDGE, &[&dialer.id], &targets)?;
         for (key, value) in self.options {
             connector.set(&key, value);

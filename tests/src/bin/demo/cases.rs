@@ -308,13 +308,13 @@ async fn not_allowed(site: &Site) -> Result<Outcome> {
 }
 
 async fn off(site: &Site) -> Result<Outcome> {
-    let answer = get(site.gateway.addr, "off.demo.test", "/echo").await?;
+    let answer = get(site.gateway.addr, "asleep.demo.test", "/echo").await?;
     ensure!(
         answer.header("retry-after").is_some(),
         "no Retry-After: {:?}",
         answer.headers
     );
-    refused(site, "off.demo.test", 503, "offline").await
+    refused(site, "asleep.demo.test", 503, "offline").await
 }
 
 async fn failover(site: &Site) -> Result<Outcome> {

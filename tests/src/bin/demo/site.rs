@@ -80,7 +80,7 @@ impl Site {
             connector.start().await?;
             pair.push(connector);
         }
-        let off = Key::new(dir, "off")?;
+        let off = Key::new(dir, "asleep")?;
 
         write_manifests(
             dir,
@@ -120,7 +120,7 @@ impl Site {
     pub fn explain(&self) {
         let addr = self.gateway.addr;
         eprintln!("\nEverything runs until Ctrl-C. Envoy listens on http://{addr}; try:");
-        for host in ["web.demo.test", "shop.demo.test", "off.demo.test"] {
+        for host in ["web.demo.test", "shop.demo.test", "asleep.demo.test"] {
             eprintln!("  curl -i -H 'Host: {host}' http://{addr}/echo");
         }
         eprintln!(
@@ -175,11 +175,11 @@ async fn write_manifests(dir: &Path, parts: &Parts<'_>) -> Result<()> {
             manifests::advertisement("relayed", "relayed", &[(loopback, web.port())]),
         ),
         (
-            manifests::connector("off", "off", &parts.off.id, None, &[nobody()?]),
-            manifests::advertisement("off", "off", &[(loopback, web.port())]),
+            manifests::connector("asleep", "asleep", &parts.off.id, None, &[nobody()?]),
+            manifests::advertisement("asleep", "asleep", &[(loopback, web.port())]),
         ),
     ];
-    for (name, (connector, advertisement)) in ["main", "relayed", "off"].iter().zip(connectors) {
+    for (name, (connector, advertisement)) in ["main", "relayed", "asleep"].iter().zip(connectors) {
         to.write(
             &format!("connector-{name}"),
             &format!("{connector}---\n{advertisement}"),
@@ -209,7 +209,7 @@ async fn write_manifests(dir: &Path, parts: &Parts<'_>) -> Result<()> {
             "relayed",
             Backend::through("relayed", format!("http://{web}")),
         ),
-        ("off", Backend::through("off", format!("http://{web}"))),
+        ("asleep", Backend::through("asleep", format!("http://{web}"))),
         (
             "payroll",
             Backend::through("main", "http://payroll.internal.test:80".to_owned()),
