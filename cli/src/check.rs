@@ -167,6 +167,11 @@ fn explanation_json(request: &Request, found: &Explanation<'_>, loaded: &Loaded)
             "weight": weight,
             "protocol": protocol(cluster),
             "service": service(cluster),
+            // For a cluster written by hand: the module's `target`.
+            "target": match &cluster.transport {
+                Transport::Adit(target) => Some(target.to_base64()),
+                Transport::Raw(_) | Transport::Tls { .. } => None,
+            },
             "connectors": connectors(cluster, &loaded.scan.snapshot).iter().map(|c| json!({
                 "name": c.name, "endpointId": c.id, "relay": c.relay, "addresses": c.addresses,
             })).collect::<Vec<_>>(),
