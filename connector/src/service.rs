@@ -276,6 +276,21 @@ impl Local for Socket {
         }
     }
 
+    /// A service's close is its end, as `close()` is for most programs, over
+    /// TCP and over a Unix socket alike; the handoff's rule that it is an abort
+    /// binds only Adit's own parts. What a service did not read makes its
+    /// close a reset, and that is an error on the socket.
+    fn hung_up(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(self, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0)
+            && fds[0].revents().contains(PollFlags::ERR)
+    }
+
     fn abort(self) {
         self.0.cut();
     }

@@ -19,7 +19,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use iroh::endpoint::{ReadError, WriteError};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest},
-    time::{interval, timeout},
+    time::{interval, sleep, timeout},
 };
 
 use crate::{
@@ -43,6 +43,10 @@ const HANG_UP_CHECK: Duration = Duration::from_secs(1);
 /// dead peer is noticed earlier, by the connection's idle timeout; a slow one
 /// still gets its bytes as long as the connection lives.
 const ACKNOWLEDGE: Duration = Duration::from_secs(60);
+/// How long the reset waits when the socket was reset after it had spoken, as
+/// by a server that answers 413 and closes. A QUIC reset overtakes what was
+/// sent before it and discards it; TCP delivers that first.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Why a tunnel did not end cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,7 @@ pub async fn splice<L: Local>(
     meter: &Meter,
 ) -> Result<(), SpliceError> {
     let we_shut_down = AtomicBool::new(false);
+    let (broken, spoke) = (AtomicBool::new(false), AtomicBool::new(false));
     let mut stopped = pin!(send.stopped());
     let up = async {
         loop {
@@ -90,23 +95,43 @@ pub async fn splice<L: Local>(
             let mut source = Source::new(&local);
             while let Some(read) = source.read()? {
                 let Some(chunk) = read else {
+                    if broken.load(Ordering::Relaxed) {
+                        return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
+                    }
                     return end_of(&local, &we_shut_down).map(|()| send.finish());
                 };
                 meter.add_sent(chunk.len());
+                spoke.store(true, Ordering::Relaxed);
                 let write = send.write(chunk);
                 until_hang_up(&local, &we_shut_down, write).await??;
             }
         }
     };
-    let down = async {
+    let write_down = async {
         write_all(&local, &mut [buffered], meter).await?;
         let mut chunks = [const { Bytes::new() }; CHUNKS];
         while let Some(n) = recv.read_chunks(&mut chunks).await? {
             write_all(&local, &mut chunks[..n], meter).await?;
         }
-        we_shut_down.store(true, Ordering::Relaxed);
-        local.shutdown_write();
         Ok(())
+    };
+    let down = async {
+        let written = write_down.await;
+        match &written {
+            Ok(()) => {
+                we_shut_down.store(true, Ordering::Relaxed);
+                local.shutdown_write();
+            }
+            // The socket was closed at its other end. What was said there
+            // before is still in it: the other pump reads that, comes to the
+            // end, and that ends the tunnel.
+            Err(SpliceError::Local(_)) => {
+                broken.store(true, Ordering::Relaxed);
+                sleep(LAST_WORDS).await;
+            }
+            Err(_) => {}
+        }
+        written
     };
     match tokio::try_join!(up, down) {
         Ok(_) => {
@@ -116,6 +141,9 @@ pub async fn splice<L: Local>(
         }
         Err(error) => {
             local.abort();
+            if matches!(error, SpliceError::Local(_)) && spoke.into_inner() {
+                sleep(LAST_WORDS).await;
+            }
             Err(error)
         }
     }

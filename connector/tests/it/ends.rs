@@ -115,6 +115,36 @@ async fn a_service_that_never_reads_holds_back_its_sender_and_nobody_else() {
     assert_eq!(lively.next(1).await, b"x");
 }
 
+/// As a server does that answers 413 and closes: what it did not read makes
+/// its close a reset, and the answer is on the wire before it.
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_question_is_not_lost() {
+    const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\n\r\n";
+    let addr = service(|mut stream| async move {
+        let mut some = [0; 1024];
+        let _ = stream.read_exact(&mut some).await;
+        let _ = stream.write_all(ANSWER).await;
+    })
+    .await;
+    let rig = rig(&[&addr.to_string()]).await;
+    let dialer = rig.connect().await;
+    for _ in 0..10 {
+        let Tunnel {
+            mut send,
+            mut recv,
+            first,
+        } = dialer.tunnel(&addr.to_string()).await.unwrap();
+        let asking =
+            tokio::spawn(async move { while send.write_all(&[0; 65536]).await.is_ok() {} });
+        let mut read = first;
+        while let Ok(Some(chunk)) = within(recv.read_chunk(65536)).await {
+            read.extend_from_slice(&chunk);
+        }
+        assert_eq!(read, ANSWER);
+        within(asking).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn eight_mebibytes_arrive_as_they_were_sent() {
     let service = echo().await.to_string();

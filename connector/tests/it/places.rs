@@ -5,6 +5,57 @@ use adit_wire::ErrorClass;
 
 use crate::support::*;
 
+/// Set for the process that has few file descriptors; its service is here.
+const FEW_FILES: &str = "ADIT_TEST_FEW_FILES_SERVICE";
+
+#[tokio::test]
+async fn with_256_file_descriptors_every_stream_is_served_in_turn() {
+    if let Ok(service) = std::env::var(FEW_FILES) {
+        return many_streams_with_few_files(service).await;
+    }
+    // The limit is the whole process's, so a process of its own has it. The
+    // service stays here: its descriptors do not count there.
+    let child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("places::with_256_file_descriptors_every_stream_is_served_in_turn")
+        .env(FEW_FILES, echo().await.to_string())
+        .kill_on_drop(true)
+        .output();
+    let output = within(child).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+async fn many_streams_with_few_files(service: String) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let few = Rlimit {
+        current: Some(256),
+        maximum: Some(256),
+    };
+    setrlimit(Resource::Nofile, few).unwrap();
+    let patient = |options: &mut Options| options.queue_timeout = "1m".parse().ok();
+    let rig = rig_with(&[&service], patient, |_| {}).await;
+    let dialer = std::sync::Arc::new(rig.connect().await);
+    let mut running = Vec::new();
+    for _ in 0..600 {
+        let (dialer, service) = (dialer.clone(), service.clone());
+        running.push(tokio::spawn(async move {
+            let mut tunnel = dialer.tunnel(&service).await.unwrap();
+            tunnel.send.write_all(b"x").await.unwrap();
+            tunnel.send.finish().unwrap();
+            assert_eq!(tunnel.rest().await, b"x");
+        }));
+    }
+    for task in running {
+        within(task).await.unwrap();
+    }
+    rig.until_metric("adit_connector_streams_ended_total{result=\"clean\"} 600")
+        .await;
+}
+
 #[tokio::test]
 async fn a_stream_over_the_limit_waits_for_one_to_end() {
     let service = echo().await.to_string();

@@ -47,14 +47,36 @@ async fn an_abstract_name_is_a_service() {
 }
 
 #[tokio::test]
-async fn a_unix_service_that_closes_without_a_word_is_a_cut_tunnel() {
+async fn a_unix_services_close_is_its_end_even_while_the_dialer_does_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let rig = rig(&[&format!("app.internal:80=unix:{}", path.display())]).await;
     let dialer = rig.connect().await;
     let mut tunnel = dialer.tunnel("app.internal:80").await.unwrap();
-    drop(within(listener.accept()).await.unwrap());
+    let (mut service, _) = within(listener.accept()).await.unwrap();
+    // More than a stream's window: the last of it is in the socket when the
+    // service is gone, and stays there for a while.
+    let answer = vec![7; 1_400_000];
+    within(service.write_all(&answer)).await.unwrap();
+    drop(service);
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    tunnel.send.finish().unwrap();
+    assert!(tunnel.rest().await == answer);
+}
+
+#[tokio::test]
+async fn a_unix_service_that_leaves_bytes_unread_is_a_cut_tunnel() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let rig = rig(&[&format!("app.internal:80=unix:{}", path.display())]).await;
+    let dialer = rig.connect().await;
+    let mut tunnel = dialer.tunnel("app.internal:80").await.unwrap();
+    let (service, _) = within(listener.accept()).await.unwrap();
+    tunnel.send.write_all(b"unread").await.unwrap();
+    rig.until(|status| status.peers[0].bytes_received == 6).await;
+    drop(service);
     assert!(tunnel.is_cut().await);
 }
 
