@@ -2,7 +2,7 @@
 //! answer, and TLS where the target asks for it. Nothing of the client's is
 //! sent before the answer, unless the client cannot wait for it.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use adit_tunnel::stream::{TunnelIo, TunnelRecv, TunnelSend};
 use adit_wire::{
@@ -11,13 +11,17 @@ use adit_wire::{
 };
 use bytes::{Bytes, BytesMut};
 use iroh::endpoint::{ConnectionError, ReadError, WriteError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::{
     pool::{Admission, Connector, Link, Pool, class_of, describe},
     tls::{TlsClient, TlsError},
 };
+
+/// A connector's answer includes its connect to a service beside it; one that
+/// takes longer is a reason to ask whether the connector is still there.
+const DOUBT: Duration = Duration::from_millis(250);
 
 /// A tunnel that stands.
 pub struct Tunnel {
@@ -137,7 +141,7 @@ pub async fn open(
         send.write(request.freeze()).await?;
         read_answer(&mut recv).await
     };
-    let buffered = timeout_at(until, answer)
+    let buffered = timeout_at(until, or_doubt(&link, answer))
         .await
         .map_err(|_| OpenError::Timeout("the connector's answer"))??;
     let bytes = match &target.protocol {
@@ -161,6 +165,17 @@ pub async fn open(
         bytes,
         admission,
     })
+}
+
+/// Waits for an answer, and asks whether anybody is there when it takes long.
+async fn or_doubt<T>(link: &Link, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = sleep(DOUBT) => link.doubt(),
+        }
+    }
 }
 
 /// Reads up to the end of the answer's head; returns what came behind it.

@@ -164,10 +164,9 @@ async fn one_by_one(
     connector: &Connector,
     addresses: &Addresses,
 ) -> Option<(Connection, Endpoint)> {
+    // Also when there is only one: iroh may have sent to one that is no longer
+    // known, and who is there was quicker.
     let direct: Vec<_> = addresses.direct().collect();
-    if direct.len() < 2 {
-        return None;
-    }
     let config = EndpointConfig {
         bind: pool
             .endpoint

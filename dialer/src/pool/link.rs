@@ -9,7 +9,10 @@ use iroh::{
     Endpoint,
     endpoint::{Connection, ConnectionError, VarInt},
 };
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Connector, Count, Pool};
@@ -33,6 +36,8 @@ pub struct Link {
     pub connection: Connection,
     /// Cancelled when it is gone: every stream over it ends at once.
     pub lost: CancellationToken,
+    /// A stream waits for an answer for suspiciously long.
+    doubt: Notify,
     /// Where the connector was said to be when it was dialled.
     addresses: Addresses,
     /// Keeps an endpoint of its own, where the dial needed one.
@@ -50,10 +55,16 @@ impl Link {
         Self {
             connection,
             lost: CancellationToken::new(),
+            doubt: Notify::new(),
             addresses,
             endpoint,
             _live: live,
         }
+    }
+
+    /// A stream gets no answer: is the connector still there?
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
     }
 
     /// Packets received so far.
@@ -115,9 +126,9 @@ pub fn class_of(error: &ConnectionError) -> ErrorClass {
 /// Watches a link until it is lost.
 ///
 /// A connector that does not answer may have come back somewhere else. That is
-/// noticed before the idle timeout: when the state file names a new address,
-/// or the link is silent for longer than a keep-alive should take, the
-/// connector is asked for a sign of life, and a link without one is closed if
+/// noticed before the idle timeout: when the state file names a new address, a
+/// stream gets no answer, or the link is silent for longer than a keep-alive
+/// should take, the connector is asked for a sign of life, and a link without one is closed if
 /// discovery knows an address that was not dialled.
 pub(super) async fn watch(pool: Arc<Pool>, connector: Arc<Connector>, link: Arc<Link>) {
     until_lost(&pool, &connector, &link).await;
@@ -136,6 +147,7 @@ async fn until_lost(pool: &Pool, connector: &Connector, link: &Arc<Link>) {
     let mut checked = link.addresses.clone();
     let mut state_open = true;
     let mut renamed = true;
+    let mut doubted = false;
     loop {
         tokio::select! {
             error = link.connection.closed() => {
@@ -146,12 +158,14 @@ async fn until_lost(pool: &Pool, connector: &Connector, link: &Arc<Link>) {
                 state_open = changed.is_ok();
                 renamed = true;
             }
+            () = link.doubt.notified() => doubted = true,
             _ = tick.tick() => {}
         }
         let now = Instant::now();
         let received = link.received();
         if received != heard.0 {
             heard = (received, now);
+            doubted = false;
         }
         if connector.open() > 0 || connector.queued() > 0 {
             used = now;
@@ -164,7 +178,7 @@ async fn until_lost(pool: &Pool, connector: &Connector, link: &Arc<Link>) {
             checked = hints;
             new
         });
-        if elsewhere || now - heard.1 >= suspicious {
+        if std::mem::take(&mut doubted) || elsewhere || now - heard.1 >= suspicious {
             let moved = tokio::select! {
                 moved = moved_away(pool, connector, link) => moved,
                 // The next round tells everybody.
