@@ -44,19 +44,19 @@ where
     O: Args + Serialize + DeserializeOwned,
 {
     let mut merged = Map::new();
-    let mut lines = BTreeMap::new();
     if let Some(path) = file {
         let known = keys::<O>();
         for (key, value) in read(path)? {
-            let line = value.referenced.line();
+            let place = format!("{}:{}", path.display(), value.referenced.line());
             if !known.contains(&key) {
-                bail!(
-                    "{}:{line}: unknown option {key:?}{}",
-                    path.display(),
-                    near(&key, &known)
-                );
+                bail!("{place}: unknown option {key:?}{}", near(&key, &known));
             }
-            lines.insert(key.clone(), line);
+            // Alone, because an error in a flattened part does not say which
+            // of its fields is meant.
+            let alone = Map::from_iter([(key.clone(), value.value.clone())]);
+            if let Err(error) = O::deserialize(Value::Object(alone)) {
+                bail!("{place}: {key}: {error}");
+            }
             merged.insert(key, value.value);
         }
     }
@@ -64,17 +64,7 @@ where
         bail!("the options are no object");
     };
     merged.extend(given);
-    serde_path_to_error::deserialize(Value::Object(merged)).map_err(|e| {
-        let key = e.path().to_string();
-        let key = key.split(['.', '[']).next().unwrap_or_default().to_owned();
-        let why = e.into_inner();
-        match (file, lines.get(&key)) {
-            (Some(path), Some(line)) => anyhow::anyhow!("{}:{line}: {key}: {why}", path.display()),
-            // Flattened parts do not say which of their fields it was.
-            (Some(path), None) => anyhow::anyhow!("{}: {why}", path.display()),
-            (None, _) => anyhow::anyhow!("{key}: {why}"),
-        }
-    })
+    Ok(O::deserialize(Value::Object(merged))?)
 }
 
 /// The names of all options of a type.
