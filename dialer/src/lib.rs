@@ -163,21 +163,18 @@ async fn serve(
     tokio::spawn(targets.clone().enforce(background.clone()));
 
     let accepting = Arc::new(AtomicBool::new(true));
-    if let Some(addr) = config.admin {
-        let admin = Admin {
-            status: {
-                let (pool, accepting) = (pool.clone(), accepting.clone());
-                Arc::new(move || status::status(&pool, started, accepting.load(Ordering::Relaxed)))
-            },
-            metrics: {
-                let (pool, metrics) = (pool.clone(), metrics.clone());
-                Arc::new(move || metrics.encode(&pool))
-            },
-            log: config.log,
-        };
-        let addr = admin::serve(addr, admin, background.clone()).await?;
-        tracing::info!(%addr, "the admin server listens");
-    }
+    let admin = Admin {
+        status: {
+            let (pool, accepting) = (pool.clone(), accepting.clone());
+            Arc::new(move || status::status(&pool, started, accepting.load(Ordering::Relaxed)))
+        },
+        metrics: {
+            let (pool, metrics) = (pool.clone(), metrics.clone());
+            Arc::new(move || metrics.encode(&pool))
+        },
+        log: config.log,
+    };
+    let admin = admin::serve(config.admin, admin, background.clone()).await?;
 
     let ctx = Arc::new(Context {
         pool: pool.clone(),
@@ -197,6 +194,7 @@ async fn serve(
             .spawn(acceptor::accept(listener, ctx.clone(), shutdown.clone()));
     tracing::info!(
         socket = %config.socket.path,
+        %admin,
         endpoint_id = %supervisor.endpoint().id(),
         "the dialer listens"
     );

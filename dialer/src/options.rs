@@ -61,7 +61,7 @@ pub struct Options {
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tls_ca_named: Vec<String>,
-    /// Where /livez, /readyz, /metrics and /status are served: IP:PORT or unix:PATH [default: nowhere]
+    /// Where /livez, /readyz, /metrics and /status are served: IP:PORT or unix:PATH [default: 127.0.0.1:9901]
     #[arg(long, env = "ADIT_ADMIN", value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<AdminAddr>,
@@ -118,8 +118,8 @@ pub struct Config {
     pub dns: Option<DnsConfig>,
     /// Authorities for `https` services.
     pub tls: TlsRoots,
-    /// The admin server, if any.
-    pub admin: Option<AdminAddr>,
+    /// Where the admin server listens.
+    pub admin: AdminAddr,
     /// Whether and how the admin server may change the log filter.
     pub log: Option<adit_tunnel::log::LogHandle>,
     /// Threads.
@@ -234,7 +234,9 @@ impl Options {
             state: self.state,
             dns,
             tls: TlsRoots::load(self.tls_ca.as_deref(), &named)?,
-            admin: self.admin,
+            admin: self
+                .admin
+                .unwrap_or(AdminAddr::Tcp(([127, 0, 0, 1], 9901).into())),
             log: None,
             workers: count("workers", self.workers, cores.min(4), 256)?,
             limits: Limits {
