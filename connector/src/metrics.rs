@@ -6,6 +6,7 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
+use adit_wire::ErrorClass;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -28,7 +29,7 @@ pub(crate) enum End {
     /// The dialer's head was late, broken or cut.
     BadHead,
     /// Answered with a class.
-    Failed(adit_wire::ErrorClass),
+    Failed(ErrorClass),
 }
 
 /// Why a connection was turned away.
@@ -168,7 +169,23 @@ impl Metrics {
                 own.relay_connected.clone(),
             );
         }
+        own.start_at_zero();
         Arc::new(own)
+    }
+
+    /// A series that is there before its first event: rates and alerts see
+    /// that event too.
+    fn start_at_zero(&self) {
+        let failed = ErrorClass::ALL.map(End::Failed);
+        for result in End::OTHERS.into_iter().chain(failed) {
+            drop(self.ends.get_or_create(&EndLabel { result }));
+        }
+        for reason in Rejected::ALL {
+            drop(self.rejected.get_or_create(&RejectedLabel { reason }));
+        }
+        for result in ["ok", "error"].map(Word) {
+            drop(self.reloads.get_or_create(&ReloadLabel { result }));
+        }
     }
 
     pub(crate) fn ended(&self, end: End) {
@@ -227,7 +244,26 @@ impl Metrics {
     }
 }
 
+impl Rejected {
+    const ALL: [Self; 4] = [
+        Self::NotAllowed,
+        Self::HandshakeLimit,
+        Self::Handshake,
+        Self::ConnectionLimit,
+    ];
+}
+
 impl End {
+    /// All but the failures.
+    const OTHERS: [Self; 6] = [
+        Self::Clean,
+        Self::Aborted,
+        Self::Left,
+        Self::Revoked,
+        Self::Shutdown,
+        Self::BadHead,
+    ];
+
     fn word(self) -> &'static str {
         match self {
             Self::Clean => "clean",
@@ -272,7 +308,7 @@ mod tests {
     #[test]
     fn a_scrape_shows_counters_and_what_others_hold() {
         let metrics = Metrics::new(true);
-        metrics.ended(End::Failed(adit_wire::ErrorClass::Denied));
+        metrics.ended(End::Failed(ErrorClass::Denied));
         metrics.rejected(Rejected::NotAllowed);
         let text = metrics.encode(Snapshot {
             connections: 2,

@@ -12,9 +12,11 @@
 //! | `revoke` | lists that change, by call and by file |
 //! | `leave` | draining; a relay that goes away and comes back |
 //! | `pages` | what the admin server tells |
+//! | `book` | the options and metrics in docs/ against the real ones |
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
+mod book;
 mod doors;
 mod ends;
 mod heads;

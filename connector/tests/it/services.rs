@@ -75,7 +75,8 @@ async fn a_unix_service_that_leaves_bytes_unread_is_a_cut_tunnel() {
     let mut tunnel = dialer.tunnel("app.internal:80").await.unwrap();
     let (service, _) = within(listener.accept()).await.unwrap();
     tunnel.send.write_all(b"unread").await.unwrap();
-    rig.until(|status| status.peers[0].bytes_received == 6).await;
+    rig.until(|status| status.peers[0].bytes_received == 6)
+        .await;
     drop(service);
     assert!(tunnel.is_cut().await);
 }
