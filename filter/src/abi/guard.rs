@@ -67,3 +67,27 @@ mod fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_the_fallbacks_answer() {
+        let answer = guarded("test", || "fallback", || panic!("of the test"));
+        assert_eq!(answer, "fallback");
+        assert_eq!(guarded("test", || "fallback", || "answer"), "answer");
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_dropped_is_contained_too() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("while dropping");
+            }
+        }
+        let answer = guarded("test", || 1, || std::panic::panic_any(Bomb));
+        assert_eq!(answer, 1);
+    }
+}

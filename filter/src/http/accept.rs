@@ -150,4 +150,23 @@ mod tests {
         assert_eq!(form(",;,;q=,/,*"), Form::Text);
         assert_eq!(negotiate([&b"\xff\xfe"[..]]), Form::Text);
     }
+
+    #[test]
+    fn anything_at_all_gets_a_form() {
+        // xorshift: the same texts in every run.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let alphabet = b"text/htmlplain*,;q=01.application/json \t\xff";
+        for _ in 0..20_000 {
+            let mut text = Vec::new();
+            for _ in 0..state % 40 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                text.push(alphabet[(state % alphabet.len() as u64) as usize]);
+            }
+            state = state.wrapping_add(1);
+            let form = negotiate([&text[..]]);
+            assert!(Form::ALL.contains(&form));
+        }
+    }
 }
