@@ -195,5 +195,5 @@ pub async fn envoy(version: &str, dir: &Path, socket: &Path, routes: &[Route]) -
     }
     let listener = envoy::http_listener("main", &Value::Array(hosts), &[filter()?]);
     let resources = json!({"listeners": [listener], "clusters": clusters});
-    Envoy::start(version, dir, 2, &resources).await
+    Envoy::start(version, dir, binaries::concurrency(), &resources).await
 }

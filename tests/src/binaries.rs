@@ -87,9 +87,10 @@ pub fn version_of(envoy: &Path) -> Option<String> {
     rest.trim().split('/').nth(1).map(str::to_owned)
 }
 
-/// How many workers Envoy gets: two, and with `cargo xtask test --all` one as well.
-pub fn concurrencies() -> &'static [u16] {
-    if all() { &[2, 1] } else { &[2] }
+/// How many workers Envoy gets: two, unless `cargo xtask test --all` says one.
+pub fn concurrency() -> u16 {
+    let set = env::var("ADIT_TEST_CONCURRENCY").ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(2)
 }
 
 /// Whether `cargo xtask test --all` asked for everything.

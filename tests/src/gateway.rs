@@ -29,11 +29,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Two workers, nothing more.
+    /// The usual number of workers, nothing more.
     pub fn of(version: &str) -> Self {
         Self {
             version: version.to_owned(),
-            concurrency: 2,
+            concurrency: binaries::concurrency(),
             env: Vec::new(),
         }
     }

@@ -18,6 +18,7 @@ pub mod dns;
 pub mod envoy;
 pub mod fake_connector;
 pub mod filter_stage;
+pub mod fixture;
 pub mod gateway;
 pub mod keys;
 pub mod manifests;

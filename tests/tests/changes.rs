@@ -7,6 +7,7 @@
 //! | a route's file is removed | its tunnels end, others go on |
 //! | an allowed dialer or a target is taken away at the connector | its tunnels are reset |
 //! | a file becomes nonsense | the last good one serves on; the log names file and line |
+//! | files that are no manifests, twice the same, or in conflict | the good ones serve on; the log names each |
 //! | a connector's address | reached again, no Envoy connection dropped |
 //! | a connector's address in DNS | reached again |
 
@@ -24,7 +25,7 @@ use adit_tests::{
     dns::Dns,
     envoy,
     fake_connector::{Asked, FakeConnector},
-    manifests::Backend,
+    manifests::{self, Backend},
     on_each_envoy,
     process::until,
     services::{
@@ -43,6 +44,7 @@ on_each_envoy!(
     a_route_that_is_removed_ends_its_tunnels_and_no_others,
     what_the_connector_revokes_is_reset,
     a_file_that_becomes_nonsense_keeps_the_last_good_one,
+    a_directory_full_of_nonsense_harms_nothing_that_is_good,
     a_device_on_a_new_address_is_reached_again_by_its_manifest,
     a_device_on_a_new_address_is_reached_again_by_dns,
 );
@@ -271,6 +273,55 @@ async fn a_file_that_becomes_nonsense_keeps_the_last_good_one(version: &str) -> 
     manifests.remove("good")?;
     answers(&stage, "good.test", 404).await?;
     ensure!(get(stage.addr(), "web.test", "/echo").await?.status == 200);
+    Ok(())
+}
+
+async fn a_directory_full_of_nonsense_harms_nothing_that_is_good(version: &str) -> Result<()> {
+    let stage = Plan::of(version).start().await?;
+    answers(&stage, "web.test", 200).await?;
+    let (_client, mut held) = tunnel(&stage, &stage.echo_authority()).await?;
+    let manifests = &stage.gateway.manifests;
+    let dir = &manifests.dir;
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, dir.join(name));
+    link("round.yaml", "round.yaml")?;
+    link("/nowhere/at/all.yaml", "dangling.yaml")?;
+    link(".", "inside")?;
+    std::fs::write(dir.join("binary.yaml"), [0xff_u8, 0xfe, 0, 1, 2])?;
+    std::fs::write(dir.join("huge.yaml"), vec![b'#'; 64 << 20])?;
+    manifests.write(
+        "unknown",
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: x\n",
+    )?;
+    let good = Backend::through(EDGE, format!("http://{}", stage.web.addr));
+    // The same object again, and another that claims the same hostname.
+    let again = manifests::proxy("web", "web.test", std::slice::from_ref(&good));
+    manifests.write("zz-again", &again)?;
+    let elsewhere = Backend::through(EDGE, "http://127.0.0.1:9".to_owned());
+    manifests.proxy("zz-conflict", "web.test", &elsewhere)?;
+    // A connector that nobody knows, and UDP, which is not carried yet.
+    let nobody = Backend::through("nobody", "http://127.0.0.1:80".to_owned());
+    manifests.proxy("zz-nobody", "nobody.test", &nobody)?;
+    let udp = Backend::through(EDGE, "udp://127.0.0.1:53".to_owned());
+    manifests.proxy("zz-udp", "udp.test", &udp)?;
+    // Written last: when it works, all of the above was looked at.
+    manifests.proxy("zzz-good", "good.test", &good)?;
+    answers(&stage, "good.test", 200).await?;
+    ensure!(get(stage.addr(), "web.test", "/echo").await?.status == 200);
+    answers(&stage, "nobody.test", 500).await?;
+    still_works(&mut held).await?;
+    let log = stage.gateway.process.log();
+    for said in [
+        "round.yaml",
+        "dangling.yaml",
+        "binary.yaml",
+        "huge.yaml",
+        "zz-again.yaml:",
+        "zz-conflict.yaml:",
+        "zz-nobody.yaml:",
+        "zz-udp.yaml:",
+    ] {
+        ensure!(log.contains(said), "nothing is said of {said}: {log}");
+    }
     Ok(())
 }
 

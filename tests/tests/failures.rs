@@ -436,10 +436,6 @@ async fn a_client_that_leaves_is_noticed_at_the_service_at_each_stage(version: &
             .await
             .ok()?;
         let open = echo.record.open() as u64;
-        println!(
-            "echo {open} (pooled {pooled}), never {}",
-            never.record.open()
-        );
         (open <= pooled && pooled <= 1 && never.record.open() == 0).then_some(())
     })
     .await?;

@@ -6,26 +6,26 @@
 //! | Envoy | its connection end | `adit run` starts another |
 //! | connector | a reset | served again once it is back |
 //! | service | a reset or an end, as the service's kernel does it | served again once it is back |
-//! | relay | nothing, or a reset | served again once it is back |
+//! | relay | a reset, once the connection is given up | served again once it is back |
+//!
+//! A download over HTTP/1.1 that was under way is cut, too, and never looks whole.
 
 use std::time::{Duration, Instant};
 
 use adit_tests::{
     client::{
         connect::{End, Http2, Http2Tunnel},
-        http::get,
+        http::{Client, empty, get},
         patiently,
     },
+    fixture::Fixture,
     on_each_envoy,
     process::until,
-    relay::Relay,
-    services::{
-        http::HttpService,
-        tcp::{Manner, TcpService},
-    },
     stage::{Plan, Stage},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use http::Method;
+use http_body_util::BodyExt;
 use serde_json::json;
 
 on_each_envoy!(
@@ -70,13 +70,15 @@ async fn serves_again(stage: &Stage) -> Result<Duration> {
 async fn a_killed_dialer_is_a_reset_and_another_serves_on(version: &str) -> Result<()> {
     let stage = Plan::of(version).start().await?;
     let (_client, tunnel) = tunnel(&stage).await?;
-    let mut half_closed = _client.tunnel(&stage.echo_authority()).await?;
-    half_closed.send("x").await?;
-    ensure!(half_closed.read_at_least(1).await? == b"x");
+    let mut second = _client.tunnel(&stage.echo_authority()).await?;
+    second.send("x").await?;
+    ensure!(second.read_at_least(1).await? == b"x");
+    let download = Download::start(&stage, "web.test").await?;
     let begun = Instant::now();
     stage.gateway.kill_dialer()?;
+    download.must_be_cut().await?;
     is_reset(tunnel).await?;
-    is_reset(half_closed).await?;
+    is_reset(second).await?;
     println!("reset {:?} after SIGKILL of the dialer", begun.elapsed());
     let took = serves_again(&stage).await?;
     println!("served again after {took:?}");
@@ -86,8 +88,10 @@ async fn a_killed_dialer_is_a_reset_and_another_serves_on(version: &str) -> Resu
 async fn a_killed_envoy_is_replaced_with_the_same_routes(version: &str) -> Result<()> {
     let mut stage = Plan::of(version).start().await?;
     let (_client, tunnel) = tunnel(&stage).await?;
+    let download = Download::start(&stage, "web.test").await?;
     let killed = stage.gateway.envoy_pid()?;
     stage.gateway.kill_envoy()?;
+    download.must_be_cut().await?;
     is_reset(tunnel).await?;
     let gateway = &stage.gateway;
     until("another Envoy", async || {
@@ -109,8 +113,10 @@ async fn a_killed_connector_is_a_reset_and_serves_again_when_it_is_back(
 ) -> Result<()> {
     let mut stage = Plan::of(version).start().await?;
     let (_client, tunnel) = tunnel(&stage).await?;
+    let download = Download::start(&stage, "web.test").await?;
     let begun = Instant::now();
     stage.connector.kill()?;
+    download.must_be_cut().await?;
     is_reset(tunnel).await?;
     println!("reset {:?} after SIGKILL of the connector", begun.elapsed());
     let answer = get(stage.addr(), "web.test", "/echo").await?;
@@ -126,44 +132,107 @@ async fn a_killed_connector_is_a_reset_and_serves_again_when_it_is_back(
 async fn a_killed_service_ends_its_tunnels_and_serves_again_when_it_is_back(
     version: &str,
 ) -> Result<()> {
-    let mut stage = Plan::of(version).start().await?;
-    let (_client, mut tunnel) = tunnel(&stage).await?;
-    let (web, echo) = (stage.web.addr, stage.echo.addr);
-    // Dropped: every socket of the service is closed by the kernel.
-    stage.web = HttpService::start()?;
-    stage.echo = TcpService::start(Manner::Echo)?;
+    let dir = tempfile::tempdir()?;
+    let mut web = Fixture::start(dir.path(), "web", None).await?;
+    let mut echo = Fixture::start(dir.path(), "echo", None).await?;
+    let stage = Plan::of(version)
+        .service("far", format!("http://{}", web.addr))
+        .service("far-echo", format!("tcp://{}", echo.addr))
+        .start()
+        .await?;
+    let authority = format!("far-echo.test:{}", echo.addr.port());
+    let client = Http2::connect(stage.addr()).await?;
+    let mut tunnel = client.tunnel(&authority).await?;
+    ensure!(tunnel.status == 200, "CONNECT: {}", tunnel.status);
+    tunnel.send("hello").await?;
+    ensure!(tunnel.read_at_least(5).await? == b"hello");
+    let download = Download::start(&stage, "far.test").await?;
+
+    web.process.kill()?;
+    echo.process.kill()?;
     let cut = async { Ok(tunnel.read_to_end().await) };
     let (_, end) = patiently("the end of the tunnel", cut).await?;
     println!("the tunnel of a killed service: {end:?}");
-    let answer = get(stage.addr(), "web.test", "/echo").await?;
+    download.must_be_cut().await?;
+    let answer = get(stage.addr(), "far.test", "/echo").await?;
     ensure!(answer.status == 502, "while it is off: {}", answer.status);
-    stage.web = HttpService::start_at(web, None)?;
-    stage.echo = TcpService::start_at(echo, Manner::Echo)?;
-    serves_again(&stage).await?;
+
+    let _web = Fixture::start(dir.path(), "web", Some(web.addr)).await?;
+    let _echo = Fixture::start(dir.path(), "echo", Some(echo.addr)).await?;
+    until("answer of the service", async || {
+        let answer = get(stage.addr(), "far.test", "/echo").await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await?;
+    let tunnel = client.tunnel(&authority).await?;
+    ensure!(tunnel.status == 200, "CONNECT: {}", tunnel.status);
     Ok(())
 }
 
 async fn a_killed_relay_is_survived(version: &str) -> Result<()> {
-    let relay = Relay::start().await?;
+    let dir = tempfile::tempdir()?;
+    let mut relay = Fixture::start(dir.path(), "relay", None).await?;
+    let url = format!("http://{}", relay.addr);
     let mut plan = Plan::of(version)
-        .env("ADIT_RELAY", &relay.url)
-        .option("relay", json!([relay.url]));
-    // IPv6 there and IPv4 here: the relay is the only way.
-    plan = plan.option("bind", json!(["[::1]:0"]));
+        .env("ADIT_RELAY", &url)
+        .option("relay", json!([url]))
+        // IPv6 there and IPv4 here: the relay is the only way.
+        .option("bind", json!(["[::1]:0"]));
     plan.hints = false;
-    plan.relay = Some(relay.url.clone());
+    plan.relay = Some(url.clone());
     let stage = plan.start().await?;
     serves_again(&stage).await?;
     let path = stage.gateway.path(&stage.connector.key.id).await;
     ensure!(path.as_deref() == Some("relay"), "the path is {path:?}");
-    let addr = relay.addr;
-    relay.stop().await?;
+    let download = Download::start(&stage, "web.test").await?;
+
+    relay.process.kill()?;
+    download.must_be_cut().await?;
     let answer = patiently("an answer", get(stage.addr(), "web.test", "/echo")).await?;
-    println!("without the relay: {}", answer.status);
-    let _relay = Relay::start_at(addr).await?;
+    ensure!(
+        answer.status == 503 || answer.status == 504,
+        "without the relay: {}",
+        answer.status
+    );
+    let _relay = Fixture::start(dir.path(), "relay", Some(relay.addr)).await?;
     let took = serves_again(&stage).await?;
     println!("served {took:?} after the relay was back");
     Ok(())
+}
+
+/// A download that is far from its end when something is killed.
+struct Download {
+    body: hyper::body::Incoming,
+    _client: Client,
+}
+
+impl Download {
+    async fn start(stage: &Stage, host: &str) -> Result<Self> {
+        let mut client = Client::http1(stage.addr(), host).await?;
+        let path = "/drip?pieces=100000&gap=10";
+        let response = client.open(Method::GET, path, &[], empty()).await?;
+        ensure!(response.status() == 200, "{}", response.status());
+        let mut body = response.into_body();
+        ensure!(body.frame().await.is_some(), "a first piece");
+        Ok(Self {
+            body,
+            _client: client,
+        })
+    }
+
+    /// A cut answer never looks like a whole one.
+    async fn must_be_cut(mut self) -> Result<()> {
+        patiently("the end of the download", async {
+            loop {
+                match self.body.frame().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => return Ok(()),
+                    None => bail!("half an answer looked whole"),
+                }
+            }
+        })
+        .await
+    }
 }
 
 async fn a_gateway_that_is_killed_takes_its_children_along(version: &str) -> Result<()> {

@@ -27,7 +27,7 @@ pub fn run(options: &Options) -> Result<bool> {
         }
         command
     };
-    let steps = [
+    let mut steps = vec![
         step::function("envoy: find or download every tested version", || {
             for version in envoy::ABI {
                 let path = envoy::find(Some(version))?;
@@ -64,6 +64,19 @@ pub fn run(options: &Options) -> Result<bool> {
         ),
         step::function("abi", abi::run),
     ];
+    if options.all {
+        let once_more = [
+            "test",
+            "--package",
+            "adit-tests",
+            "--locked",
+            "--no-fail-fast",
+        ];
+        steps.push(step::command(
+            "end-to-end tests with one Envoy worker",
+            cargo(&once_more).env("ADIT_TEST_CONCURRENCY", "1"),
+        ));
+    }
 
     println!("\n=== summary");
     for step in &steps {

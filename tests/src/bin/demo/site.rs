@@ -209,7 +209,10 @@ async fn write_manifests(dir: &Path, parts: &Parts<'_>) -> Result<()> {
             "relayed",
             Backend::through("relayed", format!("http://{web}")),
         ),
-        ("asleep", Backend::through("asleep", format!("http://{web}"))),
+        (
+            "asleep",
+            Backend::through("asleep", format!("http://{web}")),
+        ),
         (
             "payroll",
             Backend::through("main", "http://payroll.internal.test:80".to_owned()),
