@@ -9,8 +9,9 @@ use std::{
 use adit_api::{Problem, Reason, ResourceExt as _, validate};
 use adit_reconciler::{
     Diagnostic, Kind, ObjectKey, Snapshot,
-    compile::{Classes, Compiled, Options, compile},
+    compile::{Classes, Compiled, Options},
     explain::{self, Explanation, Request},
+    follow::judge,
     model::{Action, Cluster, Transport, UpstreamProtocol},
     source::{Directory, Scan},
 };
@@ -41,30 +42,10 @@ pub(crate) struct CheckArgs {
 }
 
 /// A directory as `adit run` would take it.
-pub(crate) struct Loaded {
-    pub scan: Scan,
-    pub compiled: Compiled,
-    pub diagnostics: Vec<Diagnostic>,
-}
-
-/// Looks at a directory and compiles what is in effect.
-pub(crate) fn load(directory: &mut Directory, options: &Options) -> Loaded {
-    let scan = directory.scan();
-    let compiled = compile(&scan.snapshot, options);
-    let mut diagnostics = scan.diagnostics.clone();
-    diagnostics.extend(
-        compiled
-            .problems
-            .iter()
-            .map(|(key, p)| scan.locate(key.clone(), p.clone())),
-    );
-    diagnostics.sort();
-    diagnostics.dedup();
-    Loaded {
-        scan,
-        compiled,
-        diagnostics,
-    }
+struct Loaded {
+    scan: Scan,
+    compiled: Compiled,
+    diagnostics: Vec<Diagnostic>,
 }
 
 pub(crate) fn main(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -74,7 +55,13 @@ pub(crate) fn main(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         ca_file: default_authorities(),
         classes: Classes::IfAny,
     };
-    let loaded = load(&mut Directory::new(&args.directory), &options);
+    let scan = Directory::new(&args.directory).scan();
+    let (compiled, diagnostics) = judge(&scan, &options);
+    let loaded = Loaded {
+        scan,
+        compiled,
+        diagnostics,
+    };
     let request = args
         .url
         .as_ref()

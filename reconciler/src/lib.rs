@@ -12,12 +12,15 @@
 //!   stops the others.
 //! * [`emit`] turns the model into bytes, the same bytes for the same model,
 //!   and brings them to Envoy in an order that loses no request.
+//! * [`follow`] does all of it again and again, and leaves out what Envoy
+//!   refuses.
 //! * [`explain`](explain::explain) says which route a request would take.
 
 pub mod compile;
 pub mod diagnostic;
 pub mod emit;
 pub mod explain;
+pub mod follow;
 pub mod model;
 pub mod snapshot;
 pub mod source;

@@ -16,7 +16,8 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 use adit_reconciler::{
     Diagnostic,
     compile::{Classes, Options as CompileOptions},
-    emit::{Emit as _, EmitError, Files, Resources, Setting, resources},
+    emit::{EmitError, Files, Resources, Setting},
+    follow::{Applied, Follower, Look},
     source::{Directory, Watch},
 };
 use anyhow::{Context as _, bail};
@@ -27,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{check, options::merge};
+use crate::options::merge;
 use child::{Fault, Spec};
 use state::State;
 
@@ -65,29 +66,27 @@ async fn run(
     let envoy = envoy::find(options.envoy.as_deref()).await?;
     let module = options.module()?;
     let state = State::open(&options)?;
-    let mut gateway = Gateway {
-        compile: CompileOptions {
-            listen: options.listen(),
-            deadline: options.deadline.unwrap_or(DEFAULT_DEADLINE).0,
-            ca_file: options.authorities()?,
-            classes: Classes::IfAny,
-        },
-        setting: Setting {
-            module,
-            dialer_socket: state.dialer_socket.clone(),
-            routes_file: state.files.routes(),
-            html_page: options.html_page()?,
-            access_log: options.access_log()?,
-        },
-        directory: Directory::new(&manifests),
-        said: BTreeSet::new(),
-        failed: None,
+    let compile = CompileOptions {
+        listen: options.listen(),
+        deadline: options.deadline.unwrap_or(DEFAULT_DEADLINE).0,
+        ca_file: options.authorities()?,
+        classes: Classes::IfAny,
     };
+    let setting = Setting {
+        module,
+        dialer_socket: state.dialer_socket.clone(),
+        routes_file: state.files.routes(),
+        html_page: options.html_page()?,
+        access_log: options.access_log()?,
+    };
+    let mut gateway = Gateway::new(Follower::new(Directory::new(&manifests), compile, setting));
     let (mut watch, unwatched) = Watch::new(&manifests);
     if let Some(error) = unwatched {
         tracing::warn!("{error}");
     }
-    let mut files = Files::start(state.files.clone(), gateway.look())?;
+    let first = gateway.look();
+    let mut files = Files::start(state.files.clone(), first.resources.clone())?;
+    gateway.follower.accept(first);
 
     let stop = CancellationToken::new();
     let (faults, mut faulty) = mpsc::channel(16);
@@ -121,9 +120,9 @@ async fn run(
             START.as_secs()
         );
     };
-    if address != gateway.compile.listen {
-        gateway.compile.listen = address;
-        files.pin(&gateway.look())?;
+    if address != gateway.follower.options.listen {
+        gateway.follower.options.listen = address;
+        files.pin(&gateway.look().resources)?;
     }
     println!("listening on http://{address}");
     tracing::info!(%address, "ready");
@@ -136,10 +135,7 @@ async fn run(
             }
         };
         tokio::select! {
-            () = watch.changed() => {
-                let resources = gateway.look();
-                gateway.emit(&mut files, resources).await;
-            }
+            () = watch.changed() => gateway.follow(&mut files).await,
             () = prune => {
                 if let Err(error) = files.prune().await {
                     tracing::error!("{error}");
@@ -164,23 +160,29 @@ async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What follows the manifests.
+/// Follows the manifests and says so.
 struct Gateway {
-    compile: CompileOptions,
-    setting: Setting,
-    directory: Directory,
+    follower: Follower,
     /// Diagnostics that were logged already.
     said: BTreeSet<String>,
-    /// What Envoy refused: not tried again until it changes.
-    failed: Option<Resources>,
+    /// What Envoy refused whole: not tried again until it changes.
+    refused: Option<Resources>,
 }
 
 impl Gateway {
+    fn new(follower: Follower) -> Self {
+        Self {
+            follower,
+            said: BTreeSet::new(),
+            refused: None,
+        }
+    }
+
     /// Looks at the manifests; what is wrong is logged once.
-    fn look(&mut self) -> Resources {
-        let loaded = check::load(&mut self.directory, &self.compile);
+    fn look(&mut self) -> Look {
+        let look = self.follower.look();
         let mut said = BTreeSet::new();
-        for diagnostic in &loaded.diagnostics {
+        for diagnostic in &look.diagnostics {
             let text = diagnostic.to_string();
             if !self.said.contains(&text) {
                 report(diagnostic);
@@ -191,26 +193,35 @@ impl Gateway {
             tracing::info!("all manifests are good again");
         }
         self.said = said;
-        resources(&loaded.compiled.model, &self.setting)
+        look
     }
 
-    async fn emit(&mut self, files: &mut Files, resources: Resources) {
-        if self.failed.as_ref() == Some(&resources) {
+    async fn follow(&mut self, files: &mut Files) {
+        let look = self.look();
+        if self.refused.as_ref() == Some(&look.resources) {
             return;
         }
+        let resources = look.resources.clone();
         let started = Instant::now();
-        match files.emit(resources.clone()).await {
-            Ok(true) => {
-                self.failed = None;
-                let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                tracing::info!(ms, "the manifests' changes are in effect");
+        let applied = self.follower.apply(look, files).await;
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.refused = None;
+        match applied {
+            Ok(Applied::Nothing) => {}
+            Ok(Applied::Whole) => tracing::info!(ms, "the manifests' changes are in effect"),
+            Ok(Applied::Without(count)) => {
+                tracing::warn!(
+                    ms,
+                    count,
+                    "the manifests' changes are in effect but for what Envoy refused"
+                );
+                self.look();
             }
-            Ok(false) => self.failed = None,
             Err(error) => {
                 tracing::error!("{error}");
                 // Refused once is refused again; the rest may mend by itself.
                 if matches!(error, EmitError::Refused { .. }) {
-                    self.failed = Some(resources);
+                    self.refused = Some(resources);
                 }
             }
         }

@@ -8,9 +8,14 @@ mod backend;
 mod connectors;
 mod route;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
-use adit_api::{Problem, Reason, ResourceExt as _, networking::HttpProxy};
+use adit_api::{ConnectorHint, Problem, Reason, ResourceExt as _, networking::HttpProxy};
 
 use crate::{
     Kind, ObjectKey, Snapshot,
@@ -165,13 +170,33 @@ impl Compiler<'_> {
             netns: None,
             kind: ListenerKind::Http(hosts.collect()),
         }];
-        self.model.connectors.sort_by_key(|c| c.endpoint_id);
-        self.model.connectors.dedup();
+        self.model.connectors = one_hint_each(self.model.connectors);
         Compiled {
             model: self.model,
             problems: self.problems,
         }
     }
+}
+
+/// One hint for each key: a connector may serve several rules, and two
+/// Connector objects may hold the same key.
+fn one_hint_each(hints: Vec<ConnectorHint>) -> Vec<ConnectorHint> {
+    let mut each: BTreeMap<_, ConnectorHint> = BTreeMap::new();
+    for hint in hints {
+        match each.entry(hint.endpoint_id) {
+            Entry::Vacant(place) => {
+                place.insert(hint);
+            }
+            Entry::Occupied(place) => {
+                let first = place.into_mut();
+                first.relay = first.relay.take().or(hint.relay);
+                let more = hint.addresses.into_iter();
+                let more: Vec<_> = more.filter(|a| !first.addresses.contains(a)).collect();
+                first.addresses.extend(more);
+            }
+        }
+    }
+    each.into_values().collect()
 }
 
 /// A match for a person: `GET /api (prefix)`.

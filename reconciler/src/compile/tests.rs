@@ -504,6 +504,32 @@ fn a_clusters_name_says_what_it_reaches_and_nothing_else() {
 }
 
 #[test]
+fn two_connectors_with_one_key_give_the_dialer_one_hint() {
+    let at = |address: &str| json!({"status": {"connectionDetails": {"publicKey": {"addresses": [{"address": address, "port": 7}]}}}});
+    let spec = json!({"rules": [{"backends": [{"endpoint": "http://a:80", "connector": {"selector": {"matchLabels": {"site": "north"}}}}]},
+        {"matches": [{"path": {"value": "/b"}}], "backends": [{"endpoint": "http://a:80", "connector": {"name": "d"}}]}]});
+    let snapshot = Snapshot {
+        proxies: vec![proxy("p", spec)],
+        connectors: vec![
+            connector("c", 7, at("10.0.0.1")),
+            connector("d", 7, at("10.0.0.2")),
+        ],
+        advertisements: vec![
+            advertises("c", "*", 80, "TCP"),
+            advertises("d", "*", 80, "TCP"),
+        ],
+        classes: vec![],
+    };
+    let compiled = compile(&snapshot, &options());
+    assert_eq!(routes(&compiled)[1], "* path /* -> 1xa:80@0707070707");
+    let [hint] = compiled.model.connectors.as_slice() else {
+        panic!("one hint")
+    };
+    let addresses: Vec<_> = hint.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.0.0.1:7", "10.0.0.2:7"]);
+}
+
+#[test]
 fn redirects_and_rewrites_are_taken_over() {
     let spec = json!({"rules": [
         {"matches": [{"path": {"value": "/old"}}], "filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": 308, "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new/"}}}]},
