@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`Options`] become a [`Config`], and [`run`] serves it until told to stop.
-//! What a stream is for stands in its preface ([`adit_wire::Preface`]); where a
+//! What a stream is for stands in its preface ([`adit_wire::preface`]); where a
 //! connector is, `discovery` says and nobody else.
 
 mod acceptor;

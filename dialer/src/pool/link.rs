@@ -19,7 +19,7 @@ use super::{Connector, Count, Pool};
 use crate::discovery::{Addresses, Freshness};
 
 /// How long one sign of life may take, beside the round trip.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(150);
+const SIGN_OF_LIFE: Duration = Duration::from_millis(200);
 /// How often it is asked for: two lost packets in a row are no death.
 const SIGNS: u32 = 3;
 /// For discovery, while a link is looked at.
