@@ -5,7 +5,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use adit_tunnel::{
     Local as _,
-    splice::splice,
+    splice::{SpliceError, splice},
     stream::{TunnelRecv, TunnelSend},
 };
 use adit_wire::{
@@ -187,7 +187,11 @@ impl Stream<'_> {
                 Ok(()) => return End::Clean,
                 Err(error) => {
                     tracing::debug!(dialer = %self.dialer.id.short(), %request, %error, "a tunnel was cut");
-                    self.dialer.failed(format!("{request}: {error}"));
+                    // A client that leaves is no fault of the dialer's or the
+                    // service's: it does not cover the last one that was.
+                    if !matches!(error, SpliceError::Stopped | SpliceError::Receive(_)) {
+                        self.dialer.failed(format!("{request}: {error}"));
+                    }
                     return End::Aborted;
                 }
             },

@@ -4,6 +4,7 @@
 use std::{io::IsTerminal as _, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use tracing::Level;
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, reload,
     util::SubscriberInitExt as _,
@@ -68,20 +69,30 @@ impl LogHandle {
 }
 
 /// iroh and its QUIC log every connection at `info` and every lost packet at
-/// `warn`: unless asked for by name they are held to errors.
+/// `warn`: unless asked for by name they are held to errors. The one error of
+/// the relay module says at each shutdown that its channel is closed.
+const NOISY: [&str; 10] = [
+    "iroh=error",
+    "iroh::socket::transports::relay=off",
+    "iroh::socket::transports::relay::actor=error",
+    "iroh_relay=error",
+    "noq=error",
+    "noq_proto=error",
+    "noq_udp=error",
+    "netwatch=error",
+    "hickory_resolver=error",
+    "hickory_net=error",
+];
+
 fn parse(filter: &str) -> Result<EnvFilter, BadFilter> {
     let filter = filter.trim();
     let bad = || BadFilter(filter.chars().take(80).collect());
     if filter.is_empty() {
         return Err(bad());
     }
-    let plain_level = tracing::Level::from_str(filter).is_ok();
-    let text = if plain_level {
-        format!(
-            "{filter},iroh=error,iroh_relay=error,noq=error,noq_proto=error,noq_udp=error,netwatch=error,hickory_resolver=error,hickory_net=error"
-        )
-    } else {
-        filter.to_owned()
+    let text = match Level::from_str(filter) {
+        Ok(_) => format!("{filter},{}", NOISY.join(",")),
+        Err(_) => filter.to_owned(),
     };
     EnvFilter::try_new(text).map_err(|_| bad())
 }
