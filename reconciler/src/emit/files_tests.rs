@@ -1,9 +1,9 @@
 //! The order of an update, seen by an Envoy of our own: it answers like the
 //! admin interface and looks at the files each time it is asked.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
-use adit_api::ConnectorHint;
+use adit_api::{ConnectorHint, DialerState};
 use adit_wire::{EndpointId, Protocol, Target};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -6,6 +6,7 @@
 mod admin;
 mod bootstrap;
 mod clusters;
+mod disk;
 mod files;
 mod listeners;
 mod routes;
@@ -19,7 +20,8 @@ use crate::model::Model;
 
 pub use admin::{Admin, AdminError};
 pub use bootstrap::bootstrap;
-pub use files::{EmitError, Files, FilesConfig};
+pub use disk::{EmitError, FilesConfig};
+pub use files::Files;
 
 /// The module's name for its filter, its transport socket, its metadata and
 /// its metrics.
