@@ -4,7 +4,7 @@
 //! | what is short | what is asked |
 //! |---|---|
 //! | time of one dial in ten | 30 requests at once, without retries |
-//! | streams per connector (3) | 30 tunnels at once |
+//! | streams per connector (3) | 30 tunnels at once, 30 requests at once |
 //! | open files of dialer and connector (256) | 400 tunnels at once, then one |
 //! | the socket's backlog | a request while it is full, one after |
 
@@ -36,6 +36,7 @@ use tokio::io::AsyncWriteExt;
 on_each_envoy!(
     of_thirty_parallel_requests_with_one_dial_in_ten_delayed_none_fails,
     of_thirty_parallel_tunnels_over_a_limit_of_three_none_fails,
+    of_thirty_parallel_requests_over_a_limit_of_three_none_fails,
     with_256_open_files_what_does_not_fit_fails_and_the_rest_works,
     a_full_backlog_fails_requests_while_it_lasts_and_no_longer,
 );
@@ -142,6 +143,19 @@ async fn of_thirty_parallel_tunnels_over_a_limit_of_three_none_fails(version: &s
             Ok(())
         })
         .await
+    });
+    join_all(asked).await.into_iter().collect::<Result<_>>()
+}
+
+async fn of_thirty_parallel_requests_over_a_limit_of_three_none_fails(version: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let flags = ["--max-streams-per-connector", "3"];
+    let bench = bench(version, dir.path(), &flags, None).await?;
+    let addr = bench.addr;
+    let asked = (0..30).map(|i| async move {
+        let answer = patiently("an answer", get(addr, "web.test", "/slow?ms=50")).await?;
+        ensure!(answer.status == 200, "request {i}: {}", answer.text());
+        Ok(())
     });
     join_all(asked).await.into_iter().collect::<Result<_>>()
 }

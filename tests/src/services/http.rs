@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/echo` | the request as it arrived, as JSON |
 //! | `/hash` | SHA-256 and length of the body |
-//! | `/download?bytes=N&seed=S` | a [`Pattern`](crate::pattern::Pattern) |
+//! | `/download?bytes=N&seed=S` | a [`Pattern`] |
 //! | `/sse?events=N&gap=MS` | server-sent events |
 //! | `/slow?ms=N` | `slow`, later |
 //! | `/drip?pieces=N&gap=MS` | one piece at a time |
