@@ -107,7 +107,7 @@ async fn connect(pool: &Pool, connector: &Connector) -> Result<Dialled, String> 
             addresses = now;
             continue;
         }
-        let text = format!("{error:#} (at {addresses})");
+        let text = format!("{} (at {addresses})", root_cause(&error));
         if somebody_else(&error)
             && let Some((connection, endpoint)) = one_by_one(pool, connector, &addresses).await
         {
@@ -115,6 +115,12 @@ async fn connect(pool: &Pool, connector: &Connector) -> Result<Dialled, String> 
         }
         return Err(text);
     }
+}
+
+/// The innermost cause: iroh's own chain names its types on the way there.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |e| e.source());
+    chain.last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// Completes when discovery knows an address that is not being tried.
