@@ -69,7 +69,7 @@ struct Module {
 pub fn run() -> Result<bool> {
     let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .current_dir(root())
-        .args(["build", "--workspace", "--locked"])
+        .args(crate::BUILD)
         .status()
         .context("run cargo build")?;
     ensure!(status.success(), "libadit.so could not be built");

@@ -26,13 +26,11 @@ pub struct Options {
 /// Builds and runs; true if every case is as expected.
 pub fn run(options: &Options) -> Result<bool> {
     let envoy = envoy::find(options.envoy_version.as_deref())?;
-    // The whole workspace, so that its features, and with them the compiled
-    // tree, are those of `cargo xtask test`.
     eprintln!("Building (the first time takes some minutes) …");
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let status = Command::new(cargo)
         .current_dir(root())
-        .args(["build", "--workspace", "--locked"])
+        .args(crate::BUILD)
         .status()
         .context("run cargo build")?;
     ensure!(status.success(), "the build failed");

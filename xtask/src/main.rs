@@ -42,6 +42,19 @@ enum Command {
     Abi,
 }
 
+/// How everything is built, for the demo as for the tests. The whole workspace
+/// and one test target: then cargo unites the features that `cargo test
+/// --workspace` does, and the tree is compiled once for both.
+const BUILD: [&str; 7] = [
+    "build",
+    "--workspace",
+    "--locked",
+    "--lib",
+    "--bins",
+    "--test",
+    "plain_envoy",
+];
+
 /// The root of the checkout.
 fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

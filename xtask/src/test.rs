@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Result<bool> {
         ),
         // The end-to-end tests start target/debug/adit and load libadit.so,
         // and `cargo test` alone would leave older ones there.
-        step::command("build", &mut cargo(&["build", "--workspace", "--locked"])),
+        step::command("build", &mut cargo(&crate::BUILD)),
         step::command(
             "tests",
             // A minute for the five fuzz bodies of wire/tests/fuzz_seeded.rs.
