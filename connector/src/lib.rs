@@ -25,7 +25,6 @@ mod resolve;
 mod screen;
 mod service;
 mod stream;
-mod throttle;
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -37,6 +36,7 @@ use adit_tunnel::{
     endpoint::{EndpointError, Supervisor},
     ids,
     status::{Role, Status},
+    throttle::Throttle,
 };
 use adit_wire::connect::{ALPN, CLOSE_SHUTDOWN};
 use tokio::sync::{Semaphore, watch};
@@ -49,7 +49,6 @@ use dialers::Dialers;
 use limits::Places;
 use metrics::{End, Metrics, Snapshot};
 use policy::Policy;
-use throttle::Throttle;
 
 /// How long dialers get to hear that the endpoint is closed.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -45,21 +45,9 @@ pub(crate) enum NoPlace {
 /// server and its clients, files while they are read.
 const RESERVED_FILES: u64 = 64;
 
-/// How many streams the process has descriptors for, `wanted` at most. The
-/// soft limit is raised to the hard one first: 1024, the usual soft limit, is
-/// for programs that use select(2).
+/// How many streams the process has descriptors for, `wanted` at most.
 pub(crate) fn fit_open_files(wanted: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let soft = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    fit(wanted, soft)
+    fit(wanted, adit_tunnel::open_files::raise())
 }
 
 fn fit(wanted: usize, soft: Option<u64>) -> usize {

@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use adit_tunnel::throttle::Throttle;
 use adit_wire::preface::{self, Preface, PrefaceError};
 use bytes::BytesMut;
 use tokio::{
@@ -17,7 +18,6 @@ use crate::{
     metrics::Metrics,
     options::Limits,
     stream::{Context, Opened, Place, serve},
-    throttle::Throttle,
 };
 
 /// Prefaces that are read at once. One takes microseconds, for the filter
@@ -36,7 +36,7 @@ pub async fn accept(
     let limits = ctx.pool.limits;
     let places = Arc::new(Semaphore::new(limits.connections));
     let pending = Arc::new(Semaphore::new(MAX_PENDING));
-    let (failures, refusals) = (Throttle::default(), Throttle::default());
+    let (failures, refusals) = (Throttle::bursts(10), Throttle::default());
     let (report, mut reports) = tokio::sync::mpsc::channel::<ReadError>(16);
     loop {
         // Both places first: beyond the limits clients wait in the backlog.
@@ -51,8 +51,8 @@ pub async fn accept(
                 None => return Ok(()),
             },
             Some(error) = reports.recv() => {
-                if refusals.allows() {
-                    tracing::warn!(%error, "a connection to the socket was closed: is it an adit cluster's?");
+                if let Some(left_out) = refusals.pass() {
+                    tracing::warn!(%error, left_out, "a connection to the socket was closed: is it an adit cluster's?");
                 }
                 continue;
             }
@@ -62,8 +62,8 @@ pub async fn accept(
             Ok((socket, _)) => socket,
             Err(error) => {
                 ctx.pool.metrics.accept_failed();
-                if failures.allows() {
-                    tracing::error!(%error, "no connection can be accepted now; clients wait (raise the limit of open files?)");
+                if let Some(left_out) = failures.pass() {
+                    tracing::error!(%error, left_out, "no connection can be accepted now; clients wait (raise the limit of open files?)");
                 }
                 tokio::select! {
                     () = sleep(PAUSE) => continue,

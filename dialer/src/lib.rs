@@ -25,7 +25,6 @@ mod socket;
 mod status;
 mod stream;
 mod targets;
-mod throttle;
 mod tls;
 
 use std::{
@@ -40,6 +39,7 @@ use std::{
 use adit_tunnel::{
     admin::{self, Admin, AdminError},
     endpoint::{EndpointError, Supervisor},
+    throttle::Throttle,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -181,7 +181,7 @@ async fn serve(
         tls: tls::TlsClient::new(config.tls),
         targets,
         serving: Arc::default(),
-        refusals: throttle::Throttle::default(),
+        refusals: Throttle::bursts(10),
         abort: CancellationToken::new(),
     });
     let listener = bound
@@ -242,16 +242,7 @@ async fn drain(serving: &AtomicUsize, grace: Duration) {
 /// Raises the soft limit of open files to the hard one, and takes no more
 /// clients than there are descriptors for: the rest waits in the backlog.
 fn fit_descriptors(limits: &mut Limits) -> Result<(), RunError> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut allowed = getrlimit(Resource::Nofile);
-    if allowed.current != allowed.maximum {
-        let mut wanted = allowed;
-        wanted.current = allowed.maximum;
-        if setrlimit(Resource::Nofile, wanted).is_ok() {
-            allowed = wanted;
-        }
-    }
-    let Some(current) = allowed.current else {
+    let Some(current) = adit_tunnel::open_files::raise() else {
         return Ok(());
     };
     let left = current.saturating_sub(RESERVED_DESCRIPTORS);

@@ -8,6 +8,7 @@ use std::{
 use adit_tunnel::{
     splice::{SpliceError, splice, splice_io},
     status::selected_path,
+    throttle::Throttle,
 };
 use adit_wire::{
     Connected, ErrorClass, Path, Protocol, Refusal, Target, Verdict, preface::Preface,
@@ -30,7 +31,6 @@ use crate::{
         choice::{Choice, Step},
     },
     targets::{Targets, Usage},
-    throttle::Throttle,
     tls::TlsClient,
 };
 
@@ -136,12 +136,13 @@ pub async fn serve(ctx: Arc<Context>, opened: Opened) {
         }
         Err(refusal) => {
             ctx.pool.metrics.verdict(Some(refusal.class), waited);
-            if ctx.refusals.allows() {
+            if let Some(left_out) = ctx.refusals.pass() {
                 tracing::info!(
                     target_name = target.name,
                     service = %target.service,
                     class = %refusal.class,
                     reason = refusal.text,
+                    left_out,
                     "refused"
                 );
             }

@@ -6,7 +6,8 @@
 //!   endpoint with its identity.
 //! * [`stream`], [`splice`], [`meter`]: the bytes of one tunnel, with its two
 //!   kinds of end: clean, and abort.
-//! * [`admin`], [`status`], [`log`]: what an operator sees.
+//! * [`admin`], [`status`], [`log`], [`throttle`]: what an operator sees.
+//! * [`open_files`]: the process's limit of descriptors.
 
 pub mod admin;
 pub mod endpoint;
@@ -15,9 +16,11 @@ pub mod key;
 mod local;
 pub mod log;
 pub mod meter;
+pub mod open_files;
 pub mod options;
 pub mod splice;
 pub mod status;
 pub mod stream;
+pub mod throttle;
 
 pub use local::Local;

@@ -16,10 +16,7 @@ use std::{
 use adit_reconciler::emit::Admin;
 use adit_tunnel::admin::AdminAddr;
 use anyhow::Context as _;
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, getrlimit, kill_process,
-    set_parent_process_death_signal, setrlimit,
-};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -309,13 +306,7 @@ pub(crate) fn leash(parent: u32, command: &[OsString]) -> anyhow::Result<ExitCod
     let Some((program, arguments)) = command.split_first().filter(|_| alive) else {
         return Ok(ExitCode::FAILURE);
     };
-    // A tunnel takes two descriptors of Envoy, and the usual soft limit is 1024.
-    let limit = getrlimit(Resource::Nofile);
-    let all = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    let _ = setrlimit(Resource::Nofile, all);
+    adit_tunnel::open_files::raise();
     let error = std::process::Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("run {}", Path::new(program).display()))
 }
