@@ -59,8 +59,16 @@ pub fn run(options: &Options) -> Result<bool> {
         step::command(
             "tests",
             // A minute for the five fuzz bodies of wire/tests/fuzz_seeded.rs.
-            cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
-                .env("ADIT_FUZZ_SECONDS", "12"),
+            // What the tests print: the times and speeds that none of them asserts.
+            cargo(&[
+                "test",
+                "--workspace",
+                "--locked",
+                "--no-fail-fast",
+                "--",
+                "--show-output",
+            ])
+            .env("ADIT_FUZZ_SECONDS", "12"),
         ),
         step::function("abi", abi::run),
     ];
