@@ -2,6 +2,7 @@
 //! is told, and Envoy resources written by hand.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,7 +22,11 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{binaries, envoy};
+use crate::{
+    binaries,
+    client::http::Answer,
+    envoy::{self, Envoy},
+};
 
 /// Stands in every refusal's text and must never reach a client.
 pub const SECRET: &str = "10.98.76.54:3210";
@@ -260,4 +265,63 @@ pub fn listener_with(hosts: &[Value], filters: &[Value]) -> Value {
 /// `libadit_fault.so`: the module with panics to order.
 pub fn faulty_module() -> Result<PathBuf> {
     binaries::built("libadit_fault.so")
+}
+
+/// Envoy with the module, and where it listens; the resources name the
+/// dialer's socket in `dir`.
+pub async fn start(
+    version: &str,
+    dir: &Path,
+    hosts: &[Value],
+    clusters: &[Value],
+) -> Result<(Envoy, SocketAddr)> {
+    let module = binaries::module()?;
+    let resources = json!({
+        "listeners": [listener(&module, hosts)],
+        "clusters": clusters,
+    });
+    let envoy = Envoy::start(version, dir, 2, &resources).await?;
+    let addr = envoy.listener("main").await?;
+    Ok((envoy, addr))
+}
+
+/// Envoy with one cluster and host for each name, all to one dialer; a name
+/// that begins with `h2` is HTTP/2 to the service.
+pub async fn start_each(
+    version: &str,
+    dir: &Path,
+    names: &[&str],
+    change: impl Fn(&mut Value),
+) -> Result<(Envoy, SocketAddr)> {
+    let module = binaries::module()?;
+    let socket = dir.join("dialer.sock");
+    let clusters = names.iter().map(|name| {
+        let h2 = name.starts_with("h2");
+        let mut cluster = cluster(&module, name, &socket, &target(name), h2);
+        cluster["circuit_breakers"] = json!({"thresholds": [{
+            "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000,
+        }]});
+        change(&mut cluster);
+        cluster
+    });
+    let clusters: Vec<_> = clusters.collect();
+    let hosts: Vec<_> = names.iter().map(|name| host(name)).collect();
+    start(version, dir, &hosts, &clusters).await
+}
+
+/// For [`start_each`]: clusters as they are.
+pub fn unchanged(_: &mut Value) {}
+
+/// Fails when a text for a client names a key, an address or a socket.
+pub fn names_nothing(dir: &Path, text: &str) {
+    let key = target("x").connectors[0].to_string();
+    let path = dir.display().to_string();
+    for secret in [SECRET, "svc.test:7777", &key, &path, "upstream"] {
+        assert!(!text.contains(secret), "{secret} is shown: {text}");
+    }
+}
+
+/// All of an answer as text.
+pub fn shown(answer: &Answer) -> String {
+    format!("{:?}\n{}", answer.headers, answer.text())
 }

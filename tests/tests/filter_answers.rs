@@ -25,7 +25,7 @@ use adit_tests::{
         patiently,
     },
     envoy::Envoy,
-    filter_stage::{self as stage, FakeDialer, SECRET, target},
+    filter_stage::{self as stage, FakeDialer, SECRET, names_nothing, shown, start, target},
     on_each_envoy,
     services::{grpc::Note, http::HttpService},
 };
@@ -36,7 +36,7 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 on_each_envoy!(
     every_class_reaches_every_kind_of_client_in_its_form,
@@ -45,36 +45,6 @@ on_each_envoy!(
     a_retry_that_connects_leaves_no_trace_of_the_refusal,
     a_page_of_ones_own_is_shown_and_a_route_may_have_another,
 );
-
-/// Envoy with the module; the resources name the dialer's socket in `dir`.
-async fn start(
-    version: &str,
-    dir: &Path,
-    hosts: &[Value],
-    clusters: &[Value],
-) -> Result<(Envoy, SocketAddr)> {
-    let module = binaries::module()?;
-    let resources = json!({
-        "listeners": [stage::listener(&module, hosts)],
-        "clusters": clusters,
-    });
-    let envoy = Envoy::start(version, dir, 2, &resources).await?;
-    let addr = envoy.listener("main").await?;
-    Ok((envoy, addr))
-}
-
-fn names_nothing(dir: &Path, text: &str) {
-    let key = target("x").connectors[0].to_string();
-    let path = dir.display().to_string();
-    for secret in [SECRET, "svc.test:7777", &key, &path, "upstream"] {
-        assert!(!text.contains(secret), "{secret} is shown: {text}");
-    }
-}
-
-/// All of an answer as text.
-fn shown(answer: &Answer) -> String {
-    format!("{:?}\n{}", answer.headers, answer.text())
-}
 
 async fn every_class_reaches_every_kind_of_client_in_its_form(version: &str) -> Result<()> {
     let dir = tempfile::tempdir()?;

@@ -9,8 +9,6 @@
 //! | health checks | HTTP/1.1, HTTP/2 and TCP; they run on Envoy's main thread |
 
 use std::{
-    net::SocketAddr,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,10 +17,8 @@ use std::{
 };
 
 use adit_tests::{
-    binaries,
     client::{connect, http::Client, patiently},
-    envoy::Envoy,
-    filter_stage::{self as stage, FakeDialer, Opened, target},
+    filter_stage::{FakeDialer, Opened, start_each, unchanged},
     on_each_envoy,
     pattern::{Hasher, Pattern},
     process,
@@ -45,36 +41,6 @@ on_each_envoy!(
     health_checks_go_all_the_way,
 );
 
-/// Envoy with one cluster and host for each name, all to one dialer.
-async fn start(
-    version: &str,
-    dir: &Path,
-    names: &[&str],
-    change: impl Fn(&mut Value),
-) -> Result<(Envoy, SocketAddr)> {
-    let module = binaries::module()?;
-    let socket = dir.join("dialer.sock");
-    let clusters = names.iter().map(|name| {
-        let h2 = name.starts_with("h2");
-        let mut cluster = stage::cluster(&module, name, &socket, &target(name), h2);
-        cluster["circuit_breakers"] = json!({"thresholds": [{
-            "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000,
-        }]});
-        change(&mut cluster);
-        cluster
-    });
-    let hosts: Vec<_> = names.iter().map(|name| stage::host(name)).collect();
-    let resources = json!({
-        "clusters": clusters.collect::<Vec<_>>(),
-        "listeners": [stage::listener(&module, &hosts)],
-    });
-    let envoy = Envoy::start(version, dir, 2, &resources).await?;
-    let addr = envoy.listener("main").await?;
-    Ok((envoy, addr))
-}
-
-fn unchanged(_: &mut Value) {}
-
 async fn request_head(opened: &mut Opened) -> Result<()> {
     let mut got = Vec::new();
     while !got.ends_with(b"\r\n\r\n") {
@@ -93,7 +59,7 @@ async fn large_bodies_pass_whole_over_both_protocols(version: &str) -> Result<()
     let _dialer = FakeDialer::start(&dir.path().join("dialer.sock"), move |opened| {
         opened.join(service)
     })?;
-    let (_envoy, addr) = start(version, dir.path(), &["h1", "h2"], unchanged).await?;
+    let (_envoy, addr) = start_each(version, dir.path(), &["h1", "h2"], unchanged).await?;
     for host in ["h1.test", "h2.test"] {
         let both = async {
             let down = async {
@@ -138,7 +104,7 @@ async fn many_connections_open_at_once(version: &str) -> Result<()> {
     })?;
     // Reached only by a hang.
     let patient = |cluster: &mut Value| cluster["connect_timeout"] = json!("300s");
-    let (_envoy, addr) = start(version, dir.path(), &["a"], patient).await?;
+    let (_envoy, addr) = start_each(version, dir.path(), &["a"], patient).await?;
     let requests = (0..MANY).map(|_| async move {
         let mut client = Client::http1(addr, "a.test").await?;
         Ok::<_, anyhow::Error>(client.get("/").await?.text())
@@ -219,7 +185,7 @@ async fn a_stalled_reader_stops_the_writer(version: &str) -> Result<()> {
             opened.end().await
         }
     })?;
-    let (envoy, addr) = start(version, dir.path(), &["up", "down"], unchanged).await?;
+    let (envoy, addr) = start_each(version, dir.path(), &["up", "down"], unchanged).await?;
 
     let up = async {
         let mut tunnel = connect::http1(addr, "up.test:7777", b"").await?;
@@ -311,7 +277,7 @@ async fn health_checks_go_all_the_way(version: &str) -> Result<()> {
     };
     let names = ["http", "h2", "tcp"];
     // `h2` speaks HTTP/2 to its service, also in the check.
-    let (envoy, addr) = start(version, dir.path(), &names, |cluster| {
+    let (envoy, addr) = start_each(version, dir.path(), &names, |cluster| {
         change(cluster);
         if cluster["name"] == "h2" {
             cluster["health_checks"][0]["http_health_check"]["codec_client_type"] = json!("HTTP2");

@@ -8,22 +8,18 @@
 //! | headers, trailers | reserved ones go, on routes of ours only |
 //! | metrics, access log | outcome, name, target |
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use adit_tests::{
     binaries,
     client::{
         connect::{self, Http2},
         grpc,
-        http::{Answer, Body, Client, empty},
+        http::{Body, Client, empty},
         patiently,
     },
     envoy::{self, Envoy},
-    filter_stage::{self as stage, FakeDialer, SECRET, target},
+    filter_stage::{self as stage, FakeDialer, names_nothing, shown, start, target},
     on_each_envoy, process,
     services::{grpc::Note, http::HttpService},
 };
@@ -43,36 +39,6 @@ on_each_envoy!(
     reserved_trailers_of_clients_are_removed,
     requests_are_counted_and_named_in_the_access_log,
 );
-
-/// Envoy with the module; the resources name the dialer's socket in `dir`.
-async fn start(
-    version: &str,
-    dir: &Path,
-    hosts: &[Value],
-    clusters: &[Value],
-) -> Result<(Envoy, SocketAddr)> {
-    let module = binaries::module()?;
-    let resources = json!({
-        "listeners": [stage::listener(&module, hosts)],
-        "clusters": clusters,
-    });
-    let envoy = Envoy::start(version, dir, 2, &resources).await?;
-    let addr = envoy.listener("main").await?;
-    Ok((envoy, addr))
-}
-
-fn names_nothing(dir: &Path, text: &str) {
-    let key = target("x").connectors[0].to_string();
-    let path = dir.display().to_string();
-    for secret in [SECRET, "svc.test:7777", &key, &path, "upstream"] {
-        assert!(!text.contains(secret), "{secret} is shown: {text}");
-    }
-}
-
-/// All of an answer as text.
-fn shown(answer: &Answer) -> String {
-    format!("{:?}\n{}", answer.headers, answer.text())
-}
 
 /// A host whose only route has this metadata.
 fn bare_host(name: &str, cluster: &str, metadata: Option<Value>) -> Value {

@@ -7,24 +7,21 @@
 //! | before the verdict | nothing but the preface |
 //! | ends | clean, half-closed by either side, aborted; HTTP/1.1 with each kind of length, CONNECT, WebSocket |
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use adit_tests::{
-    binaries,
     client::{
         connect::{self, End, Http2},
         http::{Client, empty},
         patiently, ws,
     },
-    envoy::Envoy,
-    filter_stage::{self as stage, FakeDialer, Opened, accepted, target},
+    filter_stage::{FakeDialer, Opened, accepted, start_each, unchanged},
     on_each_envoy, process,
     services::http::HttpService,
 };
 use anyhow::{Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use http::Method;
-use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -38,36 +35,6 @@ on_each_envoy!(
     either_side_may_end_first,
     an_abort_never_looks_like_a_clean_end,
 );
-
-/// Envoy with one cluster and host for each name, all to one dialer.
-async fn start(
-    version: &str,
-    dir: &Path,
-    names: &[&str],
-    change: impl Fn(&mut Value),
-) -> Result<(Envoy, SocketAddr)> {
-    let module = binaries::module()?;
-    let socket = dir.join("dialer.sock");
-    let clusters = names.iter().map(|name| {
-        let h2 = name.starts_with("h2");
-        let mut cluster = stage::cluster(&module, name, &socket, &target(name), h2);
-        cluster["circuit_breakers"] = json!({"thresholds": [{
-            "max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000,
-        }]});
-        change(&mut cluster);
-        cluster
-    });
-    let hosts: Vec<_> = names.iter().map(|name| stage::host(name)).collect();
-    let resources = json!({
-        "clusters": clusters.collect::<Vec<_>>(),
-        "listeners": [stage::listener(&module, &hosts)],
-    });
-    let envoy = Envoy::start(version, dir, 2, &resources).await?;
-    let addr = envoy.listener("main").await?;
-    Ok((envoy, addr))
-}
-
-fn unchanged(_: &mut Value) {}
 
 async fn a_verdict_is_read_exactly(version: &str) -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -87,7 +54,7 @@ async fn a_verdict_is_read_exactly(version: &str) -> Result<()> {
         opened.stream.write_all(&rest).await?;
         opened.end().await
     })?;
-    let (_envoy, addr) = start(version, dir.path(), &["slow", "fast"], unchanged).await?;
+    let (_envoy, addr) = start_each(version, dir.path(), &["slow", "fast"], unchanged).await?;
     let h2 = Http2::connect(addr).await?;
     for name in ["slow", "fast"] {
         let authority = format!("{name}.test:7777");
@@ -130,7 +97,7 @@ async fn what_is_no_verdict_is_an_internal_error(version: &str) -> Result<()> {
             _ => opened.end().await,
         }
     })?;
-    let (mut envoy, addr) = start(version, dir.path(), &NAMES, unchanged).await?;
+    let (mut envoy, addr) = start_each(version, dir.path(), &NAMES, unchanged).await?;
     for name in NAMES {
         let mut client = Client::http1(addr, &format!("{name}.test")).await?;
         let accept = [("accept", "application/json")];
@@ -157,7 +124,7 @@ async fn nothing_is_sent_before_the_verdict(version: &str) -> Result<()> {
         opened.stream.write_all(&got).await?;
         opened.end().await
     })?;
-    let (_envoy, addr) = start(version, dir.path(), &["a"], unchanged).await?;
+    let (_envoy, addr) = start_each(version, dir.path(), &["a"], unchanged).await?;
     let check = async {
         let mut tunnel = connect::http1(addr, "a.test:7777", b"early").await?;
         assert_eq!(tunnel.status, 200);
@@ -183,7 +150,7 @@ async fn either_side_may_end_first(version: &str) -> Result<()> {
         opened.stream.write_all(b"banner").await?;
         opened.end().await
     })?;
-    let (_envoy, addr) = start(version, dir.path(), &["client", "service"], unchanged).await?;
+    let (_envoy, addr) = start_each(version, dir.path(), &["client", "service"], unchanged).await?;
     let check = async {
         let h2 = Http2::connect(addr).await?;
         let mut tunnel = h2.tunnel("client.test:7777").await?;
@@ -256,7 +223,7 @@ async fn an_abort_never_looks_like_a_clean_end(version: &str) -> Result<()> {
             }
         }
     })?;
-    let (envoy, addr) = start(version, dir.path(), &names, unchanged).await?;
+    let (envoy, addr) = start_each(version, dir.path(), &names, unchanged).await?;
     let check = async {
         for name in ["length", "chunked", "close"] {
             let host = format!("{name}.test");
