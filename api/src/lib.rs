@@ -3,6 +3,8 @@
 //! * [`networking`]: the resources of `networking.datumapis.com` (`HttpProxy`,
 //!   `Connector`, `ConnectorClass`, `ConnectorAdvertisement`), as Kubernetes
 //!   serves them and as a directory of manifests holds them.
+//! * [`envoy_gateway`], [`external_dns`]: what is read and written of others' kinds.
+//!   (Gateway API's own kinds come from the `gateway-api` crate.)
 //! * [`Endpoint`]: a backend's address, parsed.
 //! * [`validate`]: every rule that concerns one object alone; each breach is a
 //!   [`Problem`]: where, which [`Reason`], and a sentence.
@@ -15,6 +17,8 @@
 mod crd;
 mod dialer_state;
 mod endpoint;
+pub mod envoy_gateway;
+pub mod external_dns;
 pub mod networking;
 mod problem;
 pub mod validate;
