@@ -21,6 +21,7 @@ pub mod filter_stage;
 pub mod fixture;
 pub mod gateway;
 pub mod keys;
+pub mod kube;
 pub mod manifests;
 pub mod pattern;
 pub mod process;

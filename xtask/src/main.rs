@@ -6,12 +6,14 @@
 //! | `cargo xtask test` | everything CI checks |
 //! | `cargo xtask envoy` | finds or downloads Envoy, prints its path |
 //! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
+//! | `cargo xtask kube` | a real Kubernetes API, Envoy Gateway and Envoy |
 //!
 //! This crate stays small: it is compiled before anything can be shown.
 
 mod abi;
 mod demo;
 mod envoy;
+mod kube;
 mod step;
 mod test;
 
@@ -40,6 +42,9 @@ enum Command {
     },
     /// Checks that libadit.so loads into every supported Envoy
     Abi,
+    /// A real Kubernetes API, Envoy Gateway and Envoy on this machine
+    #[command(subcommand)]
+    Kube(kube::Command),
 }
 
 /// How everything is built, for the demo as for the tests. The whole workspace
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
             true
         }),
         Command::Abi => abi::run(),
+        Command::Kube(command) => kube::run(&command),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,135 @@
+//! Where the control plane's binaries are: `KUBEBUILDER_ASSETS`, `PATH`, or the
+//! cache that `cargo xtask kube build` fills. Only the standard library: xtask
+//! and the end-to-end tests compile this same file.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// A program of the control plane, and where its source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// Its file name.
+    pub name: &'static str,
+    /// The folder under `xtask/go` whose `go.mod` pins it.
+    pub module: &'static str,
+    /// The Go package.
+    pub package: &'static str,
+}
+
+/// All that `cargo xtask kube` needs.
+pub const PROGRAMS: [Program; 4] = [
+    Program {
+        name: "etcd",
+        module: "kubernetes",
+        package: "go.etcd.io/etcd/server/v3",
+    },
+    Program {
+        name: "kube-apiserver",
+        module: "kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-apiserver",
+    },
+    Program {
+        name: "kube-controller-manager",
+        module: "kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+    },
+    Program {
+        name: "envoy-gateway",
+        module: "envoy-gateway",
+        package: "github.com/envoyproxy/gateway/cmd/envoy-gateway",
+    },
+];
+
+/// The release that `xtask/go/kubernetes/go.mod` pins; the API server reports it.
+pub const KUBERNETES: &str = "1.36.3";
+
+/// What is added to `go build`: smaller binaries, and the same on every machine.
+pub const FLAGS: [&str; 1] = ["-trimpath"];
+
+/// What the linker gets for a program.
+pub fn linker_flags(program: &Program) -> String {
+    let mut flags = "-s -w".to_owned();
+    if program.package.starts_with("k8s.io/") {
+        let (major, minor) = ("1", "36");
+        let at = "k8s.io/component-base/version";
+        flags += &format!(
+            " -X {at}.gitVersion=v{KUBERNETES} -X {at}.gitMajor={major} -X {at}.gitMinor={minor}"
+        );
+    }
+    flags
+}
+
+/// The cache for what this checkout pins; another pin is another folder.
+pub fn home(root: &Path) -> Result<PathBuf, String> {
+    let base = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(
+            env::var_os("HOME").ok_or("neither XDG_CACHE_HOME nor HOME is set: set one")?,
+        )
+        .join(".cache"),
+    };
+    let mut hash = Fnv::new();
+    for program in &PROGRAMS {
+        hash.add(program.package.as_bytes());
+        hash.add(linker_flags(program).as_bytes());
+        for file in ["go.mod", "go.sum"] {
+            let path = module(root, program).join(file);
+            hash.add(&fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?);
+        }
+    }
+    hash.add(env::consts::ARCH.as_bytes());
+    hash.add(FLAGS.concat().as_bytes());
+    Ok(base.join("adit/kube").join(format!("{:016x}", hash.0)))
+}
+
+/// The folder of a program's Go module.
+pub fn module(root: &Path, program: &Program) -> PathBuf {
+    root.join("xtask/go").join(program.module)
+}
+
+/// A program that can be started, if there is one.
+pub fn find(root: &Path, program: &Program) -> Option<PathBuf> {
+    let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let cached = home(root).ok().map(|home| home.join("bin"));
+    assets
+        .into_iter()
+        .chain(env::split_paths(&path))
+        .chain(cached)
+        .map(|dir| dir.join(program.name))
+        .find(|file| file.is_file())
+}
+
+/// The folder of the CRDs of Envoy Gateway and Gateway API, once it is filled.
+pub fn crds(root: &Path) -> Option<PathBuf> {
+    let dir = home(root).ok()?.join("crds");
+    dir.is_dir().then_some(dir)
+}
+
+/// What is not there yet, by name; empty means that everything can start.
+pub fn missing(root: &Path) -> Vec<&'static str> {
+    let programs = PROGRAMS.iter().filter(|p| find(root, p).is_none());
+    let mut missing: Vec<_> = programs.map(|p| p.name).collect();
+    if crds(root).is_none() {
+        missing.push("the CRDs of Envoy Gateway");
+    }
+    missing
+}
+
+/// FNV-1a, 64 bits: names a folder, guards nothing.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        // The length first, so that moving a byte between two files shows.
+        for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
