@@ -18,9 +18,11 @@
 
 pub mod compile;
 pub mod diagnostic;
+pub mod dns;
 pub mod emit;
 pub mod explain;
 pub mod follow;
+pub mod kubernetes;
 pub mod model;
 pub mod snapshot;
 pub mod source;

@@ -1,0 +1,3 @@
+//! Discovery records: what a connector says about where it is, in DNS.
+
+pub mod records;

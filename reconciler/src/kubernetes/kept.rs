@@ -1,0 +1,459 @@
+//! All objects of one kind, as last heard of from the API server.
+//!
+//! A watch keeps them; what this process itself writes is noted at once
+//! ([`Kept::wrote`], [`Kept::deleted`]), so that nobody here decides on a state
+//! that this process has already changed. Whoever listens is told after the
+//! store was updated.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use kube::{Resource, ResourceExt as _, core::DeserializeGuard, core::ObjectMeta};
+use tokio::sync::watch;
+
+/// What names an object of a kind: its namespace (empty when it has none) and its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// One object is another now.
+#[derive(Debug)]
+pub struct Change<K> {
+    /// Which.
+    pub key: Key,
+    /// Before; `None` when it was not there (or could not be read).
+    pub old: Option<Arc<K>>,
+    /// Now; `None` when it is gone (or cannot be read).
+    pub new: Option<Arc<K>>,
+    /// Whether this process did it: the one that did knows already.
+    pub own: bool,
+}
+
+/// An object that does not have the form of its kind.
+#[derive(Debug, Clone)]
+pub struct Malformed {
+    /// What could be read of it.
+    pub metadata: ObjectMeta,
+    /// What is wrong.
+    pub error: String,
+}
+
+/// How well a kind is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// All objects are known.
+    Synced,
+    /// Nothing is known yet.
+    Starting,
+    /// The API server does not have this kind: its CRD is not installed.
+    Absent,
+    /// It cannot be watched; the text says why.
+    Failing(String),
+}
+
+/// All objects of a kind. Clones share them.
+pub struct Kept<K> {
+    inner: Arc<Inner<K>>,
+}
+
+type Listener<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
+struct Inner<K> {
+    state: RwLock<State<K>>,
+    listeners: RwLock<Vec<Listener<K>>>,
+    health: watch::Sender<Health>,
+    /// One for each watch; there are several when only some namespaces are watched.
+    scopes: RwLock<Vec<Health>>,
+}
+
+struct State<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    by_uid: HashMap<String, Key>,
+    malformed: BTreeMap<Key, Malformed>,
+    /// UIDs that this process deleted, until the watch says so too: older news
+    /// of them may still be under way.
+    gone: HashSet<String>,
+    /// How many lists are under way, and what was written meanwhile: a list may
+    /// be older than that.
+    lists: usize,
+    touched: BTreeSet<Key>,
+}
+
+impl Key {
+    /// A key.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// An object's.
+    pub fn of<K: Resource>(object: &K) -> Self {
+        Self::of_meta(object.meta())
+    }
+
+    fn of_meta(meta: &ObjectMeta) -> Self {
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl<K> Clone for Kept<K> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+impl<K: Resource + Clone> Default for Kept<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Resource + Clone> Kept<K> {
+    /// None yet.
+    pub fn new() -> Self {
+        let state = State {
+            objects: BTreeMap::new(),
+            by_uid: HashMap::new(),
+            malformed: BTreeMap::new(),
+            gone: HashSet::new(),
+            lists: 0,
+            touched: BTreeSet::new(),
+        };
+        Self {
+            inner: Arc::new(Inner {
+                state: RwLock::new(state),
+                listeners: RwLock::default(),
+                health: watch::Sender::new(Health::Starting),
+                scopes: RwLock::default(),
+            }),
+        }
+    }
+
+    /// One by its key.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// One by its UID.
+    pub fn by_uid(&self, uid: &str) -> Option<Arc<K>> {
+        let state = self.read();
+        let key = state.by_uid.get(uid)?;
+        state.objects.get(key).cloned()
+    }
+
+    /// One that cannot be read.
+    pub fn malformed(&self, key: &Key) -> Option<Malformed> {
+        self.read().malformed.get(key).cloned()
+    }
+
+    /// Every one, by key.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.read().objects.values().cloned().collect()
+    }
+
+    /// Those of a namespace, by name.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let state = self.read();
+        let first = Key::new(namespace, "");
+        let range = state.objects.range(first..);
+        let own = range.take_while(|(key, _)| key.namespace == namespace);
+        own.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Those that pass, by key.
+    pub fn filter(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let state = self.read();
+        let found = state.objects.values().filter(|object| wanted(object));
+        found.cloned().collect()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `listener` after every change, from now on. It must be quick and
+    /// must not wait: it stands in the way of the watch.
+    pub fn on_change(&self, listener: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        let mut listeners = self.inner.listeners.write();
+        let listeners = listeners.as_mut().unwrap_or_else(|e| e.get_mut());
+        listeners.push(Box::new(listener));
+    }
+
+    /// How well the kind is known, now and later.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health.subscribe()
+    }
+
+    /// Whether all objects are known.
+    pub fn is_synced(&self) -> bool {
+        *self.inner.health.borrow() == Health::Synced
+    }
+
+    /// Notes what the API server answered to a write of this process.
+    pub fn wrote(&self, object: &K) {
+        let mut object = object.clone();
+        object.managed_fields_mut().clear();
+        let key = Key::of(&object);
+        let change = {
+            let mut state = self.write();
+            if state.lists > 0 {
+                state.touched.insert(key.clone());
+            }
+            state.put(key, object, true)
+        };
+        self.tell(change);
+    }
+
+    /// Notes that this process deleted an object.
+    pub fn deleted(&self, key: &Key, uid: &str) {
+        let change = {
+            let mut state = self.write();
+            match state.objects.get(key) {
+                Some(object) if object.uid().as_deref() == Some(uid) => {
+                    state.gone.insert(uid.to_owned());
+                    if state.lists > 0 {
+                        state.touched.insert(key.clone());
+                    }
+                    state.take(key, true)
+                }
+                _ => None,
+            }
+        };
+        self.tell(change);
+    }
+
+    /// Registers a watch; its number.
+    pub(super) fn scope(&self) -> usize {
+        let mut scopes = self.inner.scopes.write();
+        let scopes = scopes.as_mut().unwrap_or_else(|e| e.get_mut());
+        scopes.push(Health::Starting);
+        scopes.len() - 1
+    }
+
+    /// What a watch says of itself. The worst of a kind's watches counts.
+    pub(super) fn set_health(&self, scope: usize, health: Health) {
+        let mut scopes = self.inner.scopes.write();
+        let scopes = scopes.as_mut().unwrap_or_else(|e| e.get_mut());
+        scopes[scope] = health;
+        let worst = scopes.iter().max().cloned().unwrap_or(Health::Starting);
+        self.inner.health.send_if_modified(|now| {
+            let other = *now != worst;
+            *now = worst;
+            other
+        });
+    }
+
+    /// The watch says that this object is there.
+    pub(super) fn seen(&self, object: DeserializeGuard<K>) {
+        let change = {
+            let mut state = self.write();
+            let key = Key::of_meta(object.meta());
+            match object.0 {
+                Ok(object) => state.put(key, object, false),
+                Err(invalid) => state.spoil(key, invalid.metadata, invalid.error),
+            }
+        };
+        self.tell(change);
+    }
+
+    /// The watch says that this object is gone.
+    pub(super) fn lost(&self, object: &DeserializeGuard<K>) {
+        let change = {
+            let mut state = self.write();
+            let key = Key::of_meta(object.meta());
+            let uid = object.meta().uid.clone().unwrap_or_default();
+            state.gone.remove(&uid);
+            let same = |meta: &ObjectMeta| meta.uid.as_deref() == Some(&uid);
+            let malformed = state.malformed.get(&key);
+            if malformed.is_some_and(|m| same(&m.metadata)) {
+                state.malformed.remove(&key);
+            }
+            // A new one of this name may have been noted by its writer already.
+            match state.objects.get(&key) {
+                Some(known) if same(known.meta()) => state.take(&key, false),
+                _ => None,
+            }
+        };
+        self.tell(change);
+    }
+
+    /// A list begins.
+    pub(super) fn list_begins(&self) {
+        self.write().lists += 1;
+    }
+
+    /// A list did not come to its end.
+    pub(super) fn list_failed(&self) {
+        self.write().list_ends();
+    }
+
+    /// A list of the objects of a namespace (or of all) is complete.
+    pub(super) fn listed(&self, namespace: Option<&str>, objects: Vec<DeserializeGuard<K>>) {
+        let mut changes = Vec::new();
+        {
+            let mut state = self.write();
+            let within = |key: &Key| namespace.is_none_or(|n| key.namespace == n);
+            let mut missing: BTreeSet<Key> = state
+                .objects
+                .keys()
+                .chain(state.malformed.keys())
+                .filter(|key| within(key) && !state.touched.contains(key))
+                .cloned()
+                .collect();
+            for object in objects {
+                let key = Key::of_meta(object.meta());
+                missing.remove(&key);
+                if state.touched.contains(&key) && !state.objects.contains_key(&key) {
+                    continue;
+                }
+                changes.push(match object.0 {
+                    Ok(object) => state.put(key, object, false),
+                    Err(invalid) => state.spoil(key, invalid.metadata, invalid.error),
+                });
+            }
+            for key in missing {
+                state.malformed.remove(&key);
+                changes.push(state.take(&key, false));
+            }
+            state.list_ends();
+        }
+        for change in changes {
+            self.tell(change);
+        }
+    }
+
+    fn tell(&self, change: Option<Change<K>>) {
+        let Some(change) = change else { return };
+        let listeners = self.inner.listeners.read();
+        let listeners = listeners.unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter() {
+            listener(&change);
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State<K>> {
+        let state = self.inner.state.read();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
+        let state = self.inner.state.write();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Resource + Clone> State<K> {
+    fn put(&mut self, key: Key, object: K, own: bool) -> Option<Change<K>> {
+        let uid = object.uid().unwrap_or_default();
+        if self.gone.contains(&uid) {
+            return None;
+        }
+        if let Some(known) = self.objects.get(&key)
+            && known.meta().uid == object.meta().uid
+            && !newer(object.meta(), known.meta())
+        {
+            return None;
+        }
+        self.malformed.remove(&key);
+        let new = Arc::new(object);
+        let old = self.objects.insert(key.clone(), new.clone());
+        if let Some(other) = old.as_ref().and_then(|o| o.uid()).filter(|o| *o != uid) {
+            self.by_uid.remove(&other);
+        }
+        self.by_uid.insert(uid, key.clone());
+        Some(Change {
+            key,
+            old,
+            new: Some(new),
+            own,
+        })
+    }
+
+    fn take(&mut self, key: &Key, own: bool) -> Option<Change<K>> {
+        let old = self.objects.remove(key)?;
+        if let Some(uid) = old.uid() {
+            self.by_uid.remove(&uid);
+        }
+        Some(Change {
+            key: key.clone(),
+            old: Some(old),
+            new: None,
+            own,
+        })
+    }
+
+    fn spoil(&mut self, key: Key, mut metadata: ObjectMeta, error: String) -> Option<Change<K>> {
+        metadata.managed_fields = None;
+        let old = self.take(&key, false).and_then(|change| change.old);
+        let malformed = Malformed { metadata, error };
+        self.malformed.insert(key.clone(), malformed);
+        Some(Change {
+            key,
+            old,
+            new: None,
+            own: false,
+        })
+    }
+
+    fn list_ends(&mut self) {
+        self.lists = self.lists.saturating_sub(1);
+        if self.lists == 0 {
+            self.touched.clear();
+        }
+    }
+}
+
+/// Whether an object is a later version than the known one of the same UID.
+/// Versions are compared as numbers, as Kubernetes 1.35 and later promise and
+/// every version does; what is no number is taken as newer.
+fn newer(object: &ObjectMeta, known: &ObjectMeta) -> bool {
+    let number = |meta: &ObjectMeta| meta.resource_version.as_deref()?.parse::<u128>().ok();
+    match (number(object), number(known)) {
+        (Some(object), Some(known)) => object > known,
+        _ => true,
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Synced => f.write_str("synced"),
+            Self::Starting => f.write_str("not read yet"),
+            Self::Absent => f.write_str("the API server does not have this kind"),
+            Self::Failing(why) => f.write_str(why),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "kept_tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! The reconciler in Kubernetes.
+
+pub mod conditions;
