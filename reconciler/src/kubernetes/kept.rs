@@ -285,12 +285,11 @@ impl<K: Resource + Clone> Kept<K> {
             state.gone.remove(&uid);
             let same = |meta: &ObjectMeta| meta.uid.as_deref() == Some(&uid);
             let malformed = state.malformed.get(&key);
-            if malformed.is_some_and(|m| same(&m.metadata)) {
-                state.malformed.remove(&key);
-            }
+            let was_malformed = malformed.is_some_and(|m| same(&m.metadata));
             // A new one of this name may have been noted by its writer already.
             match state.objects.get(&key) {
                 Some(known) if same(known.meta()) => state.take(&key, false),
+                _ if was_malformed => state.forget(key),
                 _ => None,
             }
         };
@@ -332,8 +331,8 @@ impl<K: Resource + Clone> Kept<K> {
                 });
             }
             for key in missing {
-                state.malformed.remove(&key);
-                changes.push(state.take(&key, false));
+                let known = state.take(&key, false);
+                changes.push(known.or_else(|| state.forget(key)));
             }
             state.list_ends();
         }
@@ -415,10 +414,22 @@ impl<K: Resource + Clone> State<K> {
         })
     }
 
+    /// A malformed one is gone.
+    fn forget(&mut self, key: Key) -> Option<Change<K>> {
+        self.malformed.remove(&key)?;
+        Some(Change {
+            key,
+            old: None,
+            new: None,
+            own: false,
+        })
+    }
+
     fn list_ends(&mut self) {
         self.lists = self.lists.saturating_sub(1);
         if self.lists == 0 {
             self.touched.clear();
+            self.gone.clear();
         }
     }
 }
