@@ -55,3 +55,21 @@ macro_rules! on_each_envoy {
         }
     )*};
 }
+
+/// Makes a test on the shared [`kube::Stack`] from each
+/// `async fn name(stack: &Stack) -> anyhow::Result<()>`.
+#[macro_export]
+macro_rules! on_the_stack {
+    ($($name:ident),* $(,)?) => {
+        mod on_the_stack {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    $crate::expect_ok(
+                        $crate::kube::Stack::run(async |stack| super::$name(stack).await).await,
+                    );
+                }
+            )*
+        }
+    };
+}

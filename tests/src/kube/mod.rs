@@ -16,10 +16,12 @@
 pub mod audit;
 pub mod certs;
 pub mod control_plane;
+pub mod envoy_gateway;
 pub mod kind;
 mod namespace;
 pub mod objects;
 pub mod programs;
+pub mod stack;
 
 pub use self::{
     audit::Write,
@@ -27,4 +29,5 @@ pub use self::{
     kind::Kind,
     namespace::{enter, is_inside, wrap},
     objects::Objects,
+    stack::{Class, Gateway, Stack},
 };
