@@ -1,17 +1,82 @@
-//! The CustomResourceDefinitions, as `adit crds` prints them.
+//! The CustomResourceDefinitions, as `adit crds` prints them and as
+//! `api/crds/` holds them.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSON, ValidationRule};
 use kube::CustomResourceExt;
+use serde_json::json;
 
-use crate::{CustomResourceDefinition, networking};
+use crate::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    networking,
+};
 
 /// Every CRD of this API, in the order in which they are read best.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut http_proxy = networking::HttpProxy::crd();
+    if let Some(root) = schema(&mut http_proxy) {
+        root.x_kubernetes_validations = Some(vec![label_name()]);
+    }
+    let mut crds = vec![
         networking::ConnectorClass::crd(),
         networking::Connector::crd(),
         networking::ConnectorAdvertisement::crd(),
-        networking::HttpProxy::crd(),
-    ]
+        http_proxy,
+    ];
+    crds.iter_mut().for_each(finish);
+    crds
+}
+
+/// The name is part of label values and of other objects' names. It is not
+/// asked of an object that exists: nobody can rename one.
+fn label_name() -> ValidationRule {
+    ValidationRule {
+        rule: "oldSelf.hasValue() || (size(self.metadata.name) <= 63 && !self.metadata.name.contains('.'))".into(),
+        message: Some(
+            "an HTTPProxy's name is a DNS label: 1 to 63 lowercase letters, digits and hyphens"
+                .into(),
+        ),
+        optional_old_self: Some(true),
+        ..ValidationRule::default()
+    }
+}
+
+fn finish(crd: &mut CustomResourceDefinition) {
+    let Some(root) = schema(crd) else { return };
+    no_nulls(root);
+    root.title = None;
+    let properties = root.properties.iter_mut().flatten();
+    for (name, property) in properties {
+        // What the spec's type says of itself is what the kind is.
+        if name == "spec" {
+            root.description.clone_from(&property.description);
+            property.description = Some("What is wanted.".into());
+        }
+        // So that the conditions' default is served before anyone has written.
+        if name == "status" && property.properties.is_some() {
+            property.default = Some(JSON(json!({})));
+        }
+    }
+}
+
+fn schema(crd: &mut CustomResourceDefinition) -> Option<&mut JSONSchemaProps> {
+    let version = crd.spec.versions.first_mut()?;
+    version.schema.as_mut()?.open_api_v3_schema.as_mut()
+}
+
+/// A field that is left out is left out; without this an API server would
+/// keep a `null` that a manifest gives, and rules would have to tell the two
+/// apart. It drops a `null` of a field that cannot be null.
+fn no_nulls(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema.properties.iter_mut().flatten() {
+        no_nulls(property.1);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        no_nulls(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        no_nulls(values);
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::LocalReference;
+use super::{LocalReference, rules, schema};
 
 /// The services that a connector offers; what is not listed is never routed.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +17,12 @@ use super::LocalReference;
     namespaced,
     status = "ConnectorAdvertisementStatus",
     derive = "PartialEq",
-    selectable = ".spec.connectorRef.name"
+    category = "adit",
+    shortname = "connad",
+    selectable = ".spec.connectorRef.name",
+    printcolumn = r#"{"name":"Connector","type":"string","jsonPath":".spec.connectorRef.name"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type=='Accepted')].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectorAdvertisementSpec {
@@ -25,7 +30,7 @@ pub struct ConnectorAdvertisementSpec {
     pub connector_ref: LocalReference,
     /// Services by address and port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub layer4: Vec<Layer4Advertisement>,
 }
 
@@ -34,6 +39,7 @@ pub struct ConnectorAdvertisementSpec {
 #[serde(rename_all = "camelCase")]
 pub struct Layer4Advertisement {
     /// The group's name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Its services.
     #[schemars(length(min = 1, max = 16))]
@@ -45,10 +51,10 @@ pub struct Layer4Advertisement {
 #[serde(rename_all = "camelCase")]
 pub struct AdvertisedService {
     /// An IP address, a DNS name, `*` for any, or `*.suffix` for any name below.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = rules::advertised_address()))]
     pub address: String,
     /// The ports.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub ports: Vec<AdvertisedPort>,
 }
 
@@ -57,12 +63,14 @@ pub struct AdvertisedService {
 #[serde(rename_all = "camelCase")]
 pub struct AdvertisedPort {
     /// The port's name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Its number.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
     /// `TCP` or `UDP`.
     #[serde(default = "tcp")]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = rules::protocol()))]
     pub protocol: String,
 }
 
@@ -76,5 +84,6 @@ fn tcp() -> String {
 pub struct ConnectorAdvertisementStatus {
     /// Accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::accepted")]
     pub conditions: Vec<Condition>,
 }

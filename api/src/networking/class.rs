@@ -18,7 +18,11 @@ fn default_controller() -> String {
     version = "v1alpha1",
     kind = "ConnectorClass",
     plural = "connectorclasses",
+    category = "adit",
+    shortname = "connclass",
     status = "ConnectorClassStatus",
+    printcolumn = r#"{"name":"Controller","type":"string","jsonPath":".spec.controllerName"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Filter, HttpMatch};
+use super::{Filter, HttpMatch, PathMatch, rules, schema};
 
 /// Requests for some host names, and where they go.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,17 +16,21 @@ use super::{Filter, HttpMatch};
     root = "HttpProxy",
     plural = "httpproxies",
     namespaced,
+    category = "adit",
     status = "HttpProxyStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Hostname","type":"string","jsonPath":".status.hostnames[*]"}"#,
     printcolumn = r#"{"name":"Programmed","type":"string","jsonPath":".status.conditions[?(@.type=='Programmed')].status"}"#,
+    printcolumn = r#"{"name":"Connectors","type":"string","jsonPath":".status.conditions[?(@.type=='ConnectorsReady')].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type=='Programmed')].reason","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::http_proxy()))]
 pub struct HttpProxySpec {
     /// The host names; none means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(schema_with = "schema::hostnames")]
     pub hostnames: Vec<String>,
     /// The rules. The most specific match wins, not the first.
     #[schemars(length(min = 1, max = 16))]
@@ -36,6 +40,7 @@ pub struct HttpProxySpec {
 /// Which requests, what is done to them, where they go.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::rule()))]
 pub struct Rule {
     /// A name, once in an HTTPProxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,11 +48,11 @@ pub struct Rule {
     pub name: Option<String>,
     /// Any of these must match; none means every request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), default = "every_request")]
     pub matches: Vec<HttpMatch>,
     /// What is done to request and response.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = rules::filters()))]
     pub filters: Vec<Filter>,
     /// Where requests go, by weight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,13 +60,27 @@ pub struct Rule {
     pub backends: Vec<Backend>,
 }
 
+/// What a rule without matches means.
+fn every_request() -> Vec<HttpMatch> {
+    let path = PathMatch {
+        type_: Default::default(),
+        value: "/".into(),
+    };
+    vec![HttpMatch {
+        path: Some(path),
+        ..HttpMatch::default()
+    }]
+}
+
 /// One place where requests go.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::backend()))]
 pub struct Backend {
     /// The service: `http`, `https`, `h2c`, `grpc` or `tcp`, `://`, host, `:`, port.
     /// With a connector: as the connector sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300), extend("x-kubernetes-validations" = rules::endpoint()))]
     pub endpoint: Option<String>,
     /// The connector that reaches the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,21 +97,23 @@ pub struct Backend {
     pub tls: Option<BackendTls>,
     /// What is done to requests for this backend only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = rules::backend_filters()))]
     pub filters: Vec<Filter>,
 }
 
 /// One connector by name, or several by label; exactly one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::connector_reference()))]
 pub struct ConnectorReference {
     /// The connector's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = schema::label_name()))]
     pub name: Option<String>,
     /// Labels of the connectors. All that match serve the endpoint: the oldest
     /// first, then by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::selector")]
     pub selector: Option<LabelSelector>,
 }
 
@@ -101,8 +122,10 @@ pub struct ConnectorReference {
 #[serde(rename_all = "camelCase")]
 pub struct BackendInstance {
     /// The pod.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Its port.
+    #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
 }
 
@@ -122,19 +145,45 @@ pub struct BackendTls {
 pub struct HttpProxyStatus {
     /// Where the gateway listens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<String>,
+    #[schemars(length(max = 16))]
+    pub addresses: Vec<StatusAddress>,
     /// The host names in use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
     pub hostnames: Vec<String>,
     /// A host name of the gateway's own for this proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub canonical_hostname: Option<String>,
     /// Conditions by host name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub hostname_statuses: Vec<HostnameStatus>,
     /// Accepted, Programmed, ConnectorsReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::accepted_and_programmed")]
     pub conditions: Vec<Condition>,
+}
+
+/// An address of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusAddress {
+    /// `IPAddress` or `Hostname`.
+    #[serde(
+        default = "ip_address",
+        rename = "type",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(min = 1, max = 253))]
+    pub type_: Option<String>,
+    /// The address.
+    #[schemars(length(min = 1, max = 253))]
+    pub value: String,
+}
+
+fn ip_address() -> Option<String> {
+    Some("IPAddress".into())
 }
 
 /// Conditions of one host name.
@@ -142,8 +191,10 @@ pub struct HttpProxyStatus {
 #[serde(rename_all = "camelCase")]
 pub struct HostnameStatus {
     /// The host name.
+    #[schemars(length(min = 1, max = 253))]
     pub hostname: String,
     /// Its conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }

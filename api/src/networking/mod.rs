@@ -11,6 +11,8 @@ mod class;
 mod connector;
 mod httpproxy;
 mod route;
+mod rules;
+mod schema;
 
 pub use advertisement::{
     AdvertisedPort, AdvertisedService, ConnectorAdvertisement, ConnectorAdvertisementSpec,
@@ -19,12 +21,12 @@ pub use advertisement::{
 pub use class::{ConnectorClass, ConnectorClassSpec, ConnectorClassStatus, DEFAULT_CONTROLLER};
 pub use connector::{
     CAPABILITY_CONNECT_TCP, CapabilityStatus, ConnectTcp, ConnectionDetails, ConnectionDetailsType,
-    Connector, ConnectorAddress, ConnectorCapability, ConnectorSpec, ConnectorStatus,
-    DiscoveryMode, PublicKeyDetails,
+    Connector, ConnectorAddress, ConnectorCapability, ConnectorSpec, ConnectorStatus, Device,
+    DiscoveryMode, MAX_ALLOWED_DIALERS, PublicKeyDetails,
 };
 pub use httpproxy::{
     Backend, BackendInstance, BackendTls, ConnectorReference, HostnameStatus, HttpProxy,
-    HttpProxySpec, HttpProxyStatus, Rule,
+    HttpProxySpec, HttpProxyStatus, Rule, StatusAddress,
 };
 pub use route::{
     Filter, FilterType, Header, HeaderMatch, HeaderModifier, HttpMatch, MatchType, PathMatch,
@@ -40,5 +42,6 @@ pub const GROUP: &str = "networking.datumapis.com";
 )]
 pub struct LocalReference {
     /// The object's name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }

@@ -9,6 +9,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{rules, schema};
+
+/// Those that HTTPRoute knows.
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
+
 /// All that is given must match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +33,7 @@ pub struct HttpMatch {
     pub query_params: Vec<QueryParamMatch>,
     /// The method, in capitals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("enum" = METHODS, "x-kubernetes-validations" = rules::method()))]
     pub method: Option<String>,
 }
 
@@ -105,6 +113,7 @@ pub struct QueryParamMatch {
 /// Something done to a request or response: `type` and the field of that name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::filter()))]
 pub struct Filter {
     /// Which of the fields counts.
     #[serde(rename = "type")]
@@ -123,23 +132,16 @@ pub struct Filter {
     pub url_rewrite: Option<UrlRewrite>,
     /// For `RequestMirror`; not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "schema::any_object")]
     pub request_mirror: Option<Value>,
     /// For `CORS`; not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "schema::any_object")]
     pub cors: Option<Value>,
     /// For `ExtensionRef`; not supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "schema::any_object")]
     pub extension_ref: Option<Value>,
-}
-
-fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "object",
-        "x-kubernetes-preserve-unknown-fields": true,
-    })
 }
 
 /// The kinds of [`Filter`].
@@ -191,7 +193,7 @@ pub struct HeaderModifier {
     pub add: Vec<Header>,
     /// Removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 256)))]
     pub remove: Vec<String>,
 }
 
@@ -213,9 +215,11 @@ pub struct Header {
 pub struct RequestRedirect {
     /// `http` or `https`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["http", "https"]))]
     pub scheme: Option<String>,
     /// The host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub hostname: Option<String>,
     /// The path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +230,7 @@ pub struct RequestRedirect {
     pub port: Option<i32>,
     /// 301, 302, 303, 307 or 308; 302 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
     pub status_code: Option<i32>,
 }
 
@@ -235,6 +240,7 @@ pub struct RequestRedirect {
 pub struct UrlRewrite {
     /// The Host header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub hostname: Option<String>,
     /// The path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,15 +250,18 @@ pub struct UrlRewrite {
 /// A new path: `type` and the field of that name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::path_modifier()))]
 pub struct PathModifier {
     /// Which of the fields counts.
     #[serde(rename = "type")]
     pub type_: PathModifierType,
     /// The whole path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub replace_full_path: Option<String>,
     /// Instead of the prefix that matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub replace_prefix_match: Option<String>,
 }
 
