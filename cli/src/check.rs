@@ -9,7 +9,7 @@ use std::{
 use adit_api::{Problem, Reason, ResourceExt as _, validate};
 use adit_reconciler::{
     Diagnostic, Kind, ObjectKey, Snapshot,
-    compile::{Classes, Compiled, Options},
+    compile::{self, Classes, Compiled, Options},
     explain::{self, Explanation, Request},
     follow::judge,
     model::{Action, Cluster, Transport, UpstreamProtocol},
@@ -52,7 +52,9 @@ pub(crate) fn main(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let options = Options {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         deadline: DEFAULT_DEADLINE.0,
-        ca_file: default_authorities(),
+        output: compile::Output::Files {
+            ca_file: default_authorities(),
+        },
         classes: Classes::IfAny,
     };
     let scan = Directory::new(&args.directory).scan();

@@ -264,7 +264,7 @@ mod tests {
             let options = Options {
                 listen: "127.0.0.1:0".parse().expect("valid"),
                 deadline: Duration::from_secs(1),
-                ca_file: None,
+                output: crate::compile::Output::Files { ca_file: None },
                 classes: Classes::IfAny,
             };
             let setting = Setting {

@@ -218,8 +218,9 @@ pub enum Transport {
         address: HostPort,
         /// SNI and the name in the certificate.
         server_name: Host,
-        /// A file with the certificates of the authorities.
-        ca_file: PathBuf,
+        /// A file with the certificates of the authorities; the system's own
+        /// without it.
+        ca_file: Option<PathBuf>,
     },
 }
 
@@ -274,7 +275,10 @@ impl Cluster {
                 part(b"tls");
                 part(address.to_string().as_bytes());
                 part(server_name.to_string().as_bytes());
-                part(ca_file.as_os_str().as_encoded_bytes());
+                part(match ca_file {
+                    Some(file) => file.as_os_str().as_encoded_bytes(),
+                    None => b"",
+                });
             }
         }
         let digest = hash.finalize();

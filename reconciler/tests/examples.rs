@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use adit_reconciler::{
-    compile::{Classes, Options, compile},
+    compile::{Classes, Options, Output, compile},
     model::{Model, Transport},
     source::Directory,
 };
@@ -17,7 +17,7 @@ fn model() -> Model {
     let options = Options {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         deadline: Duration::from_secs(5),
-        ca_file: None,
+        output: Output::Files { ca_file: None },
         classes: Classes::IfAny,
     };
     let compiled = compile(&scan.snapshot, &options);

@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use adit_reconciler::{
     Diagnostic,
-    compile::{Classes, Options as CompileOptions},
+    compile::{self, Classes, Options as CompileOptions},
     emit::{EmitError, Files, Resources, Setting},
     follow::{Applied, Follower, Look},
     source::{Directory, Watch},
@@ -69,7 +69,9 @@ async fn run(
     let compile = CompileOptions {
         listen: options.listen(),
         deadline: options.deadline.unwrap_or(DEFAULT_DEADLINE).0,
-        ca_file: options.authorities()?,
+        output: compile::Output::Files {
+            ca_file: options.authorities()?,
+        },
         classes: Classes::IfAny,
     };
     let setting = Setting {

@@ -6,7 +6,7 @@ use adit_api::{
 };
 use adit_wire::{Host, Protocol, Target, Tls};
 
-use super::{Built, Compiler, route};
+use super::{Built, Compiler, Output, route};
 use crate::{
     ObjectKey,
     model::{Action, Cluster, ClusterName, Transport, UpstreamProtocol, WeightedCluster},
@@ -137,8 +137,15 @@ impl Compiler<'_> {
                     name: owner.into(),
                 })
             }
+            None if !self.reachable(&endpoint, &format!("{path}.endpoint"), problems) => {
+                return None;
+            }
             None if endpoint.scheme == Scheme::Https => {
-                let Some(ca_file) = self.options.ca_file.clone() else {
+                let ca_file = match &self.options.output {
+                    Output::Files { ca_file } => ca_file.clone(),
+                    Output::EnvoyGateway => None,
+                };
+                if ca_file.is_none() && self.options.output != Output::EnvoyGateway {
                     let message = "no certificate authorities to verify this service with: install ca-certificates, or give --ca-file";
                     problems.push(Problem::error(
                         format!("{path}.endpoint"),
@@ -146,7 +153,7 @@ impl Compiler<'_> {
                         message,
                     ));
                     return None;
-                };
+                }
                 Transport::Tls {
                     address: endpoint.address,
                     server_name,
@@ -160,6 +167,24 @@ impl Compiler<'_> {
             transport,
             protocol,
         })
+    }
+}
+
+impl Compiler<'_> {
+    /// Whether a backend without a connector can be written down at all:
+    /// Envoy Gateway's Backend takes no name of one label.
+    fn reachable(&self, endpoint: &Endpoint, path: &str, problems: &mut Vec<Problem>) -> bool {
+        let Host::Name(name) = &endpoint.address.host else {
+            return true;
+        };
+        let refused = self.options.output == Output::EnvoyGateway && !name.contains('.');
+        if refused {
+            let message = format!(
+                "Envoy Gateway takes no host name of one label: write {name}.<namespace>.svc.cluster.local for a Service, or another full name"
+            );
+            problems.push(Problem::error(path, Reason::Unsupported, message));
+        }
+        !refused
     }
 }
 

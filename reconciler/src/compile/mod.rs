@@ -33,11 +33,23 @@ pub struct Options {
     /// From preface to verdict, at most: the time to reach a connector and,
     /// through it, the service.
     pub deadline: Duration,
-    /// The certificate authorities for `https` backends without a connector.
-    pub ca_file: Option<PathBuf>,
+    /// Whose Envoy is configured.
+    pub output: Output,
     /// Whether a connector's class must exist. In a directory without any
     /// ConnectorClass nobody looks after classes.
     pub classes: Classes,
+}
+
+/// Whose Envoy is configured, as far as it decides what can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Our own, by files.
+    Files {
+        /// The certificate authorities for `https` backends without a connector.
+        ca_file: Option<PathBuf>,
+    },
+    /// Envoy Gateway's, by its resources.
+    EnvoyGateway,
 }
 
 /// Whether a connector's class must exist.

@@ -1,6 +1,6 @@
 //! Clusters, and the metadata that names what they reach.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use adit_wire::{Host, HostPort, Protocol, Target};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ const MAX_STREAMS: u32 = 10_000;
 /// turns retries off under load: of 40 parallel failures 37 were not retried.
 const RETRIES: u32 = 1_000;
 /// What our verdict may be late before Envoy gives up by itself.
-const VERDICT_GRACE: Duration = Duration::from_secs(1);
+pub(super) const VERDICT_GRACE: Duration = Duration::from_secs(1);
 /// Towards plain backends.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below the keep-alive of common servers (Node.js 5 s), so that a request
@@ -73,7 +73,7 @@ pub(super) fn cluster(
             Transport::Adit(target) => Some(metadata(target, cluster.protocol)),
             Transport::Raw(_) | Transport::Tls { .. } => None,
         },
-        transport_socket: transport_socket(&cluster.transport, setting),
+        transport_socket: transport_socket(&cluster.transport, &setting.module),
         typed_extension_protocol_options: protocol_options(cluster.protocol),
     };
     Any::new("envoy.config.cluster.v3.Cluster", message)
@@ -87,7 +87,7 @@ fn socket_address(address: &HostPort) -> Address {
     }
 }
 
-fn circuit_breakers() -> CircuitBreakers {
+pub(super) fn circuit_breakers() -> CircuitBreakers {
     CircuitBreakers {
         thresholds: [Thresholds {
             max_connections: MAX_STREAMS,
@@ -101,7 +101,9 @@ fn circuit_breakers() -> CircuitBreakers {
     }
 }
 
-fn protocol_options(protocol: UpstreamProtocol) -> BTreeMap<String, Any<HttpProtocolOptions>> {
+pub(super) fn protocol_options(
+    protocol: UpstreamProtocol,
+) -> BTreeMap<String, Any<HttpProtocolOptions>> {
     let (idle, explicit_http_config) = match protocol {
         UpstreamProtocol::Http2 => (
             IDLE_HTTP2,
@@ -123,9 +125,9 @@ fn protocol_options(protocol: UpstreamProtocol) -> BTreeMap<String, Any<HttpProt
     BTreeMap::from([(name.into(), Any::new(name, options))])
 }
 
-fn transport_socket(
+pub(super) fn transport_socket(
     transport: &Transport,
-    setting: &Setting,
+    module_file: &Path,
 ) -> Option<Extension<TransportSocket>> {
     match transport {
         Transport::Raw(_) => None,
@@ -134,7 +136,7 @@ fn transport_socket(
             typed_config: Any::new(
                 "envoy.extensions.transport_sockets.dynamic_modules.v3.DynamicModuleTransportSocket",
                 TransportSocket::Module {
-                    dynamic_module_config: module(setting, None),
+                    dynamic_module_config: module(module_file, None),
                     transport_socket_name: ADIT,
                     transport_socket_config: Any::new(
                         "google.protobuf.Struct",
@@ -151,12 +153,16 @@ fn transport_socket(
             ..
         } => {
             let name = server_name.to_string();
+            let mut validation = json!({
+                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": name}}],
+            });
+            // `compile` gives a file for each `https` backend of files' Envoy.
+            if let Some(file) = ca_file {
+                validation["trusted_ca"] = json!({"filename": show(file)});
+            }
             let context = json!({
                 "alpn_protocols": ["http/1.1"],
-                "validation_context": {
-                    "trusted_ca": {"filename": show(ca_file)},
-                    "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": name}}],
-                },
+                "validation_context": validation,
             });
             Some(Extension {
                 name: "envoy.transport_sockets.tls".into(),
@@ -173,11 +179,11 @@ fn transport_socket(
 }
 
 /// The module, by the file that this gateway was given.
-pub(super) fn module(setting: &Setting, metrics_namespace: Option<&'static str>) -> DynamicModule {
+pub(super) fn module(file: &Path, metrics_namespace: Option<&'static str>) -> DynamicModule {
     DynamicModule {
         module: ModuleSource {
             local: LocalFile {
-                filename: show(&setting.module),
+                filename: show(file),
             },
         },
         do_not_close: true,
@@ -212,7 +218,7 @@ pub(super) fn metadata(target: &Target, protocol: UpstreamProtocol) -> Metadata 
 }
 
 /// A duration as protobuf's JSON writes it.
-fn seconds(duration: Duration) -> String {
+pub(super) fn seconds(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{}s", duration.as_secs()),
         millis => format!("{}.{millis:03}s", duration.as_secs()),

@@ -101,7 +101,7 @@ fn module_filter(setting: &Setting) -> Extension<HttpFilter> {
         typed_config: Any::new(
             "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
             HttpFilter::Module {
-                dynamic_module_config: clusters::module(setting, Some(ADIT)),
+                dynamic_module_config: clusters::module(&setting.module, Some(ADIT)),
                 filter_name: ADIT,
                 filter_config: Any::new("google.protobuf.Struct", Struct { value: config }),
             },

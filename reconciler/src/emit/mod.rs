@@ -8,6 +8,7 @@ mod bootstrap;
 mod clusters;
 mod disk;
 mod files;
+pub mod gateway;
 mod listeners;
 mod routes;
 pub mod xds;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    compile::{Classes, Options, compile},
+    compile::{Classes, Options, Output, compile},
     source::Directory,
 };
 
@@ -31,7 +31,9 @@ fn all() -> Resources {
     let options = Options {
         listen: "127.0.0.1:10080".parse().expect("valid"),
         deadline: Duration::from_millis(2500),
-        ca_file: Some(PathBuf::from("/etc/ssl/certs/ca-certificates.crt")),
+        output: Output::Files {
+            ca_file: Some(PathBuf::from("/etc/ssl/certs/ca-certificates.crt")),
+        },
         classes: Classes::IfAny,
     };
     let compiled = compile(&scan.snapshot, &options);

@@ -13,7 +13,7 @@ fn options() -> Options {
     Options {
         listen: "127.0.0.1:0".parse().expect("valid"),
         deadline: Duration::from_secs(5),
-        ca_file: None,
+        output: Output::Files { ca_file: None },
         classes: Classes::IfAny,
     }
 }

@@ -65,7 +65,9 @@ fn a_backend_without_a_connector_is_a_plain_cluster() {
         compile(
             &snapshot,
             &Options {
-                ca_file: ca.map(PathBuf::from),
+                output: Output::Files {
+                    ca_file: ca.map(PathBuf::from),
+                },
                 ..options()
             },
         )
