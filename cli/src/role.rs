@@ -23,6 +23,9 @@ pub(crate) struct DialerOptions {
     pub options: adit_dialer::Options,
     #[command(flatten)]
     #[serde(flatten)]
+    pub control: adit_dialer::ControlOptions,
+    #[command(flatten)]
+    #[serde(flatten)]
     pub log: LogOptions,
 }
 
@@ -42,6 +45,7 @@ pub(crate) fn dialer(args: ConfigFile<DialerOptions>) -> anyhow::Result<ExitCode
     let merged = merge(&args.options, args.config.as_deref())?;
     let log = merged.log.init()?;
     let mut config = merged.options.resolve()?;
+    config.control = merged.control.resolve()?;
     config.log = Some(log);
     until_signalled(async |shutdown| Ok(adit_dialer::run(config, shutdown).await?))
 }

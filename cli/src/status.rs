@@ -78,6 +78,17 @@ fn table(status: &Status) -> String {
         };
         let _ = writeln!(text, "relay {} {state}", relay.url);
     }
+    if let Some(control) = &status.control_plane {
+        let state = match (control.connected, control.lease_renewed_seconds) {
+            (false, _) => "not connected".to_owned(),
+            (true, None) => "connected, no Lease renewed yet".to_owned(),
+            (true, Some(age)) => format!("connected, Lease renewed {} ago", shown_seconds(age)),
+        };
+        let _ = writeln!(text, "kubernetes {} {state}", control.object);
+        for line in control.notice.iter().chain(&control.last_error) {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
     let mut rows = vec![
         [
             "PEER",
@@ -171,6 +182,7 @@ mod tests {
         let status: Status = serde_json::from_value(serde_json::json!({
             "role": "dialer", "version": "0.1.0", "endpointId": "ab".repeat(32), "uptimeSeconds": 61,
             "ready": true, "bound": [], "streams": 2, "queued": 0,
+            "controlPlane": {"object": "shops/edge", "connected": true, "leaseRenewedSeconds": 7, "lastError": "why"},
             "peers": [{"endpointId": "cd".repeat(32), "state": "connected", "path": "relay", "rttMs": 12.34,
                 "streams": 2, "streamsTotal": 2, "bytesSent": 2048, "bytesReceived": 1, "lastError": "gone", "lastErrorSeconds": 5}],
         }))
@@ -197,5 +209,9 @@ mod tests {
             ]
         );
         assert!(text.contains("ready for 1m1s"), "{text}");
+        assert!(
+            text.contains("kubernetes shops/edge connected, Lease renewed 7s ago\n  why\n"),
+            "{text}"
+        );
     }
 }

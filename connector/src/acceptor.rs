@@ -93,7 +93,7 @@ async fn handshake(shared: &Shared, accepting: Accepting) -> Option<Connection> 
 async fn serve(shared: Arc<Shared>, connection: Connection) {
     let id = ids::to_wire(connection.remote_id());
     // Subscribed before the first look: no change is missed between.
-    let mut policy = shared.policy.subscribe();
+    let mut policy = shared.lists.subscribe();
     if !policy.borrow().allow.contains(&id) {
         shared.metrics.rejected(Rejected::NotAllowed);
         if let Some(left_out) = shared.stranger_log.pass() {

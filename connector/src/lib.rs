@@ -9,6 +9,7 @@
 //! * [`Options`] → [`Config`]: what the operator sets.
 //! * [`policy`]: the two lists, who and what; a reload replaces them and cuts
 //!   what they no longer allow.
+//! * [`register`]: its objects in a Kubernetes API, where it is given one.
 //! * [`Connector`]: a running one; [`run`] is one from start to SIGTERM.
 //!
 //! It opens no port but the UDP sockets of its iroh endpoint, and connects to
@@ -17,9 +18,11 @@
 mod acceptor;
 mod dialers;
 mod limits;
+mod lists;
 mod metrics;
 mod options;
 pub mod policy;
+pub mod register;
 mod reload;
 mod resolve;
 mod screen;
@@ -31,6 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_control::Contact;
 use adit_tunnel::{
     admin::{self, Admin, AdminAddr, AdminError},
     endpoint::{EndpointError, Supervisor},
@@ -39,7 +43,7 @@ use adit_tunnel::{
     throttle::Throttle,
 };
 use adit_wire::connect::{ALPN, CLOSE_SHUTDOWN};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use options::{Config, ConfigError, Limits, Options, Times, Watched};
@@ -47,8 +51,10 @@ pub use resolve::Resolver;
 
 use dialers::Dialers;
 use limits::Places;
+use lists::Lists;
 use metrics::{End, Metrics, Snapshot};
 use policy::Policy;
+use register::{Registration, RegistrationError};
 
 /// How long dialers get to hear that the endpoint is closed.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -62,6 +68,9 @@ pub enum StartError {
     /// The admin server.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The Kubernetes API.
+    #[error(transparent)]
+    Register(#[from] RegistrationError),
 }
 
 /// A running connector.
@@ -70,13 +79,14 @@ pub struct Connector {
     supervisor: Arc<Supervisor>,
     admin: AdminAddr,
     started: Instant,
+    registration: Option<Registration>,
     /// Ends what serves the connector itself: admin server, watchers.
     stop: CancellationToken,
 }
 
 /// What all tasks of a connector see.
 struct Shared {
-    policy: watch::Sender<Arc<Policy>>,
+    lists: Arc<Lists>,
     times: Times,
     limits: Limits,
     resolver: Resolver,
@@ -135,7 +145,7 @@ impl Connector {
             config.times.queue,
         );
         let shared = Arc::new(Shared {
-            policy: watch::Sender::new(Arc::new(config.policy)),
+            lists: Arc::new(Lists::new(config.policy)),
             times: config.times,
             limits,
             resolver: config.resolver,
@@ -156,7 +166,15 @@ impl Connector {
             denied_log: Throttle::default(),
             failed_log: Throttle::default(),
         });
+        let registered = config.register.is_some();
+        let registration = match config.register {
+            Some(settings) => {
+                Registration::start(settings, &supervisor, shared.lists.clone()).await?
+            }
+            None => None,
+        };
         let mut connector = Self {
+            registration,
             shared: shared.clone(),
             supervisor: supervisor.clone(),
             admin: config.admin.clone(),
@@ -173,7 +191,7 @@ impl Connector {
             let watch = reload::watch(shared.clone(), watched, config.options);
             tokio::spawn(stop.clone().run_until_cancelled_owned(watch));
         }
-        reload::announce(&shared.policy.borrow());
+        reload::announce(&shared.lists.current(), registered);
         shared
             .tasks
             .spawn(acceptor::accept_all(shared.clone(), supervisor.subscribe()));
@@ -207,9 +225,10 @@ impl Connector {
         self.metrics_source()()
     }
 
-    /// Replaces the lists as a reload does: what they no longer allow is cut.
+    /// Replaces the operator's lists as a reload does: what is no longer
+    /// allowed is cut.
     pub fn set_policy(&self, policy: Policy) {
-        self.shared.policy.send_replace(Arc::new(policy));
+        self.shared.lists.configure(policy);
     }
 
     /// Turns new streams away (`offline`, so that a dialer takes its next
@@ -218,6 +237,7 @@ impl Connector {
         let open = self.shared.dialers.open_streams();
         tracing::info!(open, ?grace, "shutting down");
         self.shared.draining.cancel();
+        let registration = self.registration.map(|r| tokio::spawn(r.end()));
         let deadline = tokio::time::Instant::now() + grace;
         // A look ten times a second is enough for a person and costs nothing.
         while self.shared.dialers.open_streams() > 0 && tokio::time::Instant::now() < deadline {
@@ -243,6 +263,9 @@ impl Connector {
             .dialers
             .close_all(CLOSE_SHUTDOWN, b"shutting down");
         let _ = tokio::time::timeout(GOODBYE, self.shared.tasks.wait()).await;
+        if let Some(registration) = registration {
+            let _ = registration.await;
+        }
         self.stop.cancel();
         self.supervisor.close(GOODBYE).await;
         let clean = self.shared.metrics.ended_total(End::Clean);
@@ -252,6 +275,7 @@ impl Connector {
     fn status_source(&self) -> impl Fn() -> Status + Send + Sync + use<> {
         let (shared, supervisor) = (self.shared.clone(), self.supervisor.clone());
         let started = self.started;
+        let contact = self.registration.as_ref().map(|r| r.contact.clone());
         move || {
             let endpoint = supervisor.endpoint();
             let relay = supervisor.relay();
@@ -268,6 +292,7 @@ impl Connector {
                     .map(ToString::to_string)
                     .collect(),
                 relay,
+                control_plane: contact.as_ref().map(Contact::status),
                 streams: shared.places.taken() as u64,
                 queued: shared.places.waiting() as u64,
                 peers: shared.dialers.rows(),
@@ -277,10 +302,11 @@ impl Connector {
 
     fn metrics_source(&self) -> impl Fn() -> String + Send + Sync + use<> {
         let (shared, supervisor) = (self.shared.clone(), self.supervisor.clone());
+        let contact = self.registration.as_ref().map(|r| r.contact.clone());
         move || {
             let relay = supervisor.relay();
             let (sent, received) = shared.dialers.bytes();
-            shared.metrics.encode(Snapshot {
+            let now = Snapshot {
                 connections: shared.dialers.live(),
                 streams: shared.places.taken(),
                 queued: shared.places.waiting(),
@@ -288,7 +314,8 @@ impl Connector {
                 received,
                 relay_connected: relay.as_ref().map(|relay| relay.connected),
                 endpoint_rebuilds: relay.map_or(0, |relay| relay.rebuilds),
-            })
+            };
+            shared.metrics.encode(now, contact.as_ref())
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{
     atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
+use adit_control::Contact;
 use adit_wire::ErrorClass;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
@@ -214,7 +215,7 @@ impl Metrics {
     }
 
     /// The OpenMetrics text.
-    pub(crate) fn encode(&self, now: Snapshot) -> String {
+    pub(crate) fn encode(&self, now: Snapshot, contact: Option<&Contact>) -> String {
         let gauge = |gauge: &Gauge<i64, AtomicI64>, value: usize| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
@@ -236,8 +237,14 @@ impl Metrics {
             .inner()
             .store(now.endpoint_rebuilds, Ordering::Relaxed);
         let mut out = String::new();
+        let mut control = Registry::with_prefix("adit_connector");
+        if let Some(contact) = contact {
+            contact.register(&mut control);
+        }
         // Writing into a String fails only when an encoder of ours does.
-        if text::encode(&mut out, &self.registry).is_err() {
+        let encoded = text::encode_registry(&mut out, &control)
+            .and_then(|()| text::encode(&mut out, &self.registry));
+        if encoded.is_err() {
             tracing::error!("the metrics could not be encoded");
         }
         out
@@ -310,7 +317,7 @@ mod tests {
         let metrics = Metrics::new(true);
         metrics.ended(End::Failed(ErrorClass::Denied));
         metrics.rejected(Rejected::NotAllowed);
-        let text = metrics.encode(Snapshot {
+        let now = Snapshot {
             connections: 2,
             streams: 3,
             queued: 1,
@@ -318,7 +325,8 @@ mod tests {
             received: 20,
             relay_connected: Some(true),
             endpoint_rebuilds: 0,
-        });
+        };
+        let text = metrics.encode(now, Some(&Contact::new("shops/edge".into())));
         for line in [
             "adit_connector_streams_ended_total{result=\"denied\"} 1",
             "adit_connector_connections_rejected_total{reason=\"not-allowed\"} 1",
@@ -326,6 +334,7 @@ mod tests {
             "adit_connector_streams_queued 1",
             "adit_connector_bytes_total{direction=\"received\"} 20",
             "adit_connector_relay_connected 1",
+            "adit_connector_control_plane_connected 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }

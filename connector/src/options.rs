@@ -8,10 +8,12 @@ use adit_tunnel::{
     log::LogHandle,
     options::{EndpointOptions, Interval, OptionError},
 };
+use adit_wire::EndpointId;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     policy::{Allow, Policy, PolicyError, Targets},
+    register::{RegisterError, RegisterOptions, Settings},
     resolve::Resolver,
 };
 
@@ -20,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Options {
-    /// EndpointIds of the dialers that may connect, or "any" for everybody
+    /// EndpointIds of the dialers that may connect, or "any" for everybody [default with a Kubernetes API: those that it names]
     #[arg(
         long,
         env = "ADIT_ALLOW",
@@ -96,6 +98,10 @@ pub struct Options {
     #[command(flatten)]
     #[serde(flatten)]
     pub endpoint: EndpointOptions,
+    /// The control plane
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub register: RegisterOptions,
 }
 
 /// A checked configuration.
@@ -107,6 +113,8 @@ pub struct Config {
     pub admin: AdminAddr,
     /// The iroh endpoint.
     pub endpoint: EndpointConfig,
+    /// The control plane to register at, where there is one.
+    pub register: Option<Settings>,
     /// The waits.
     pub times: Times,
     /// The bounds.
@@ -177,6 +185,9 @@ pub enum ConfigError {
     /// The endpoint's options.
     #[error(transparent)]
     Endpoint(#[from] OptionError),
+    /// The control plane's options.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
 }
 
 impl ConfigError {
@@ -205,7 +216,9 @@ impl Options {
     /// # Errors
     /// When one is missing or holds a wrong entry.
     pub fn policy(&self) -> Result<Policy, ConfigError> {
-        let allow = self.allow.as_deref().ok_or(ConfigError::Missing {
+        // With a control plane nobody is let in but those that it names.
+        let nobody: Option<&[String]> = self.register.control.wanted().then_some(&[]);
+        let allow = self.allow.as_deref().or(nobody).ok_or(ConfigError::Missing {
             option: "allow",
             why: "list the EndpointIds of the dialers that may connect (`adit key show FILE` prints a \
                   dialer's), or write \"any\" to let everybody in",
@@ -283,11 +296,14 @@ impl Options {
         let mut endpoint = self.endpoint.clone().resolve()?;
         // What one dialer may have open or waiting. QUIC holds back the rest,
         // so that even heads that never end are bounded in number.
+        let id = EndpointId::from_bytes(*endpoint.secret_key.public().as_bytes());
+        let register = self.register.clone().resolve(id)?;
         let open = limits.streams_per_dialer + limits.queue;
         endpoint.max_streams = u32::try_from(open).unwrap_or(u32::MAX);
         let default_admin = || AdminAddr::Tcp(([127, 0, 0, 1], 9902).into());
         Ok(Config {
             policy,
+            register,
             admin: self.admin.clone().unwrap_or_else(default_admin),
             endpoint,
             times,
@@ -345,6 +361,12 @@ mod tests {
             let error = read(yaml).policy().expect_err(yaml).to_string();
             assert!(error.contains("is required"), "{error}");
         }
+    }
+
+    #[test]
+    fn with_a_control_plane_nobody_is_let_in_but_those_it_names() {
+        let registered = read("kubeconfig: /k\ntargets: []").policy().expect("valid");
+        assert_eq!(registered.allow, Allow::Only(Default::default()));
     }
 
     #[test]

@@ -209,6 +209,19 @@ impl Targets {
         self.0.len()
     }
 
+    /// What may be asked for, as address and port: `*` is any host, `*.suffix`
+    /// any name below.
+    pub fn requests(&self) -> impl Iterator<Item = (String, u16)> {
+        self.0.iter().map(|entry| {
+            let address = match &entry.pattern {
+                Pattern::Exact(host) => host.to_string(),
+                Pattern::Suffix(suffix) => format!("*{suffix}"),
+                Pattern::Any => "*".to_owned(),
+            };
+            (address, entry.port)
+        })
+    }
+
     /// Whether a request is advertised, by its most specific entry: the order
     /// of the list does not matter.
     pub fn grant(&self, request: &HostPort) -> Option<Grant> {

@@ -109,15 +109,11 @@ impl Reloader {
                          the next start"
                     );
                 }
-                let changed = self.shared.policy.send_if_modified(|current| {
-                    let differs = **current != policy;
-                    if differs {
-                        *current = Arc::new(policy.clone());
-                    }
-                    differs
-                });
-                if changed {
-                    announce(&policy);
+                if self.shared.lists.configure(policy) {
+                    announce(
+                        &self.shared.lists.current(),
+                        options.register.control.wanted(),
+                    );
                 }
             }
             Err(error) => {
@@ -142,8 +138,9 @@ fn load(watched: &Watched) -> Result<(Policy, Options), String> {
     }
 }
 
-/// Says what is allowed now, and warns of what is seldom meant.
-pub(crate) fn announce(policy: &Policy) {
+/// Says what is allowed now, and warns of what is seldom meant. Who is
+/// `registered` may be told later whom to let in.
+pub(crate) fn announce(policy: &Policy, registered: bool) {
     let dialers = match &policy.allow {
         Allow::Any => {
             tracing::warn!(
@@ -153,8 +150,12 @@ pub(crate) fn announce(policy: &Policy) {
             "any".to_owned()
         }
         Allow::Only(keys) => {
-            if keys.is_empty() {
-                tracing::warn!("allow is empty: no dialer may connect");
+            match (keys.is_empty(), registered) {
+                (true, false) => tracing::warn!("allow is empty: no dialer may connect"),
+                (true, true) => tracing::info!(
+                    "no dialer may connect until status.allowedDialers of the Connector names it"
+                ),
+                (false, _) => {}
             }
             keys.len().to_string()
         }

@@ -39,7 +39,7 @@ pub(crate) async fn serve(
     let stream = Stream {
         shared: &shared,
         dialer: &dialer,
-        policy: shared.policy.subscribe(),
+        policy: shared.lists.subscribe(),
         send: TunnelSend::new(send),
         recv: TunnelRecv::new(recv),
     };

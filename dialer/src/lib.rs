@@ -5,7 +5,7 @@
 //!           who may       reads the    stream: choose, open,   one link each,
 //!           connect       preface      answer, move bytes      dialled once
 //!                                                 ▲
-//!                                  discovery: state file and DNS
+//!                       discovery: state file, Kubernetes API, DNS
 //! ```
 //!
 //! [`Options`] become a [`Config`], and [`run`] serves it until told to stop.
@@ -14,6 +14,7 @@
 
 mod acceptor;
 mod client;
+mod control;
 mod discovery;
 mod listener;
 mod metrics;
@@ -39,17 +40,20 @@ use std::{
 use adit_tunnel::{
     admin::{self, Admin, AdminError},
     endpoint::{EndpointError, Supervisor},
+    ids,
     throttle::Throttle,
 };
 use tokio_util::sync::CancellationToken;
 
+pub use control::{ControlConfig, ControlOptions, NoControlPlane};
 pub use discovery::BuildError;
 pub use listener::ListenError;
 pub use options::{Config, ConfigError, DnsConfig, Limits, Options};
 pub use socket::{ParseSocketError, SocketConfig, SocketPath};
 pub use tls::{TlsError, TlsRoots};
 
-use discovery::{Discovery, Dns, StateFile};
+use control::Presence;
+use discovery::{Discovery, Dns, Sources, StateFile};
 use metrics::Metrics;
 use pool::{Parts, Pool};
 use shard::Shard;
@@ -76,6 +80,9 @@ pub enum RunError {
     /// The admin server.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The Kubernetes API.
+    #[error(transparent)]
+    Control(#[from] adit_control::AccessError),
     /// The DNS resolver.
     #[error(transparent)]
     Dns(#[from] discovery::BuildError),
@@ -131,13 +138,20 @@ async fn serve(
             .spawn(async move { Supervisor::start(endpoint, &[], live, stop).await });
         Arc::new(start.await.map_err(|e| RunError::Threads(e.into()))??)
     };
-    let (state_file, state) = match config.state.clone() {
-        Some(path) => {
-            let (file, state) = StateFile::open(path);
-            (Some(file), state)
+    let sources = Sources::default();
+    let state = sources.subscribe();
+    let state_file = config
+        .state
+        .clone()
+        .map(|path| StateFile::open(path, sources.clone()));
+    let presence = match config.control {
+        Some(control) => {
+            let id = ids::to_wire(supervisor.endpoint().id());
+            Presence::start(control, id, sources.clone(), background.clone()).await?
         }
-        None => (None, tokio::sync::watch::channel(Arc::default()).1),
+        None => None,
     };
+    let contact = presence.as_ref().map(|p| p.contact.clone());
     if let Some(file) = state_file.clone() {
         let stop = background.clone();
         tokio::spawn(async move {
@@ -166,11 +180,15 @@ async fn serve(
     let admin = Admin {
         status: {
             let (pool, accepting) = (pool.clone(), accepting.clone());
-            Arc::new(move || status::status(&pool, started, accepting.load(Ordering::Relaxed)))
+            let contact = contact.clone();
+            Arc::new(move || {
+                let ready = accepting.load(Ordering::Relaxed);
+                status::status(&pool, started, ready, contact.as_ref())
+            })
         },
         metrics: {
             let (pool, metrics) = (pool.clone(), metrics.clone());
-            Arc::new(move || metrics.encode(&pool))
+            Arc::new(move || metrics.encode(&pool, contact.as_ref()))
         },
         log: config.log,
     };
@@ -211,6 +229,11 @@ async fn serve(
     ctx.abort.cancel();
     pool.close();
     supervisor.close(GOODBYE).await;
+    // Last: without the Lease connectors cut what this key has open.
+    background.cancel();
+    if let Some(presence) = presence {
+        presence.end().await;
+    }
     // Joining threads would block the caller's runtime.
     let _ = tokio::task::spawn_blocking(move || drop((shards, acceptor))).await;
     match ended {

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use adit_control::Contact;
 use adit_wire::ErrorClass;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -102,7 +103,7 @@ impl Metrics {
     }
 
     /// The OpenMetrics text.
-    pub fn encode(&self, pool: &Arc<Pool>) -> String {
+    pub fn encode(&self, pool: &Arc<Pool>, contact: Option<&Contact>) -> String {
         let mut registry = Registry::with_prefix("adit_dialer");
         let mut add = |name: &str, help: &str, metric: &dyn Fn(&mut Registry, String, String)| {
             metric(&mut registry, name.into(), help.into());
@@ -155,6 +156,9 @@ impl Metrics {
             let gauge: Gauge = Gauge::default();
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
             registry.register(name, help, gauge);
+        }
+        if let Some(contact) = contact {
+            contact.register(&mut registry);
         }
         let mut text = String::new();
         // Writing to a String cannot fail.

@@ -114,6 +114,8 @@ pub struct Config {
     pub socket: SocketConfig,
     /// The file of hints and live targets.
     pub state: Option<PathBuf>,
+    /// The Kubernetes API, where there is one.
+    pub control: Option<crate::ControlConfig>,
     /// Where connectors are looked up.
     pub dns: Option<DnsConfig>,
     /// Authorities for `https` services.
@@ -232,6 +234,7 @@ impl Options {
         Ok(Config {
             socket,
             state: self.state,
+            control: None,
             dns,
             tls: TlsRoots::load(self.tls_ca.as_deref(), &named)?,
             admin: self

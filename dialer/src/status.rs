@@ -2,12 +2,18 @@
 
 use std::{sync::Arc, time::Instant};
 
+use adit_control::Contact;
 use adit_tunnel::status::{Peer, PeerState, Role, Status, selected_path};
 
 use crate::pool::{Connector, Pool, state::Phase};
 
 /// The dialer as it is now.
-pub fn status(pool: &Arc<Pool>, started: Instant, ready: bool) -> Status {
+pub fn status(
+    pool: &Arc<Pool>,
+    started: Instant,
+    ready: bool,
+    contact: Option<&Contact>,
+) -> Status {
     let endpoint = pool.supervisor.endpoint();
     let mut peers: Vec<Peer> = pool.connectors().iter().map(|c| peer(c)).collect();
     peers.sort_by(|a, b| a.endpoint_id.cmp(&b.endpoint_id));
@@ -23,6 +29,7 @@ pub fn status(pool: &Arc<Pool>, started: Instant, ready: bool) -> Status {
             .map(ToString::to_string)
             .collect(),
         relay: pool.supervisor.relay(),
+        control_plane: contact.map(Contact::status),
         streams: pool.open_streams() as u64,
         queued: pool.queued() as u64,
         peers,

@@ -22,6 +22,9 @@ pub struct Status {
     /// The home relay; absent when no relay is configured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub relay: Option<Relay>,
+    /// The Kubernetes API; absent when none is used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub control_plane: Option<ControlPlane>,
     /// Streams that are open now.
     pub streams: u64,
     /// Streams that wait for a place now.
@@ -53,6 +56,28 @@ pub struct Relay {
     pub last_error: Option<String>,
     /// How often the watchdog has rebuilt the endpoint.
     pub rebuilds: u64,
+}
+
+/// How the process stands with the Kubernetes API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlane {
+    /// What the process is there: `namespace/name`.
+    pub object: String,
+    /// Whether the API server answers.
+    pub connected: bool,
+    /// Seconds since its Lease was renewed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lease_renewed_seconds: Option<u64>,
+    /// Something that a person must act on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub notice: Option<String>,
+    /// What does not work now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_error: Option<String>,
+    /// Seconds since it failed last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_error_seconds: Option<u64>,
 }
 
 /// The other end of tunnels.

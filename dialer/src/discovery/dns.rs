@@ -48,7 +48,9 @@ const MAX_NAMES: usize = 16 * 1024;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DnsError {
     /// There is no DNS to ask.
-    #[error("no address is known: the state file has none and no DNS is configured")]
+    #[error(
+        "no address is known: neither the state file nor a Connector has one, and no DNS is configured"
+    )]
     NotConfigured,
     /// No such name, or no address in its records.
     #[error("no address is known: {0} has none")]

@@ -1,9 +1,13 @@
-//! Where a connector is: the state file's hints and DNS, together.
+//! Where a connector is: hints of the state file and of a Kubernetes API, and
+//! DNS, together.
 //!
 //! iroh's own lookups are not used: one record they do not know fails the
 //! whole lookup, and their resolver falls back to public servers.
 
 mod dns;
+pub mod kubernetes;
+pub mod live_targets;
+mod sources;
 mod state_file;
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -13,6 +17,7 @@ use iroh::{EndpointAddr, RelayUrl, TransportAddr};
 use tokio::sync::watch;
 
 pub use dns::{BuildError, Dns, DnsError};
+pub use sources::{Source, Sources};
 pub use state_file::{State, StateFile};
 
 /// Addresses of one connector that are used; further ones are ignored.
@@ -111,7 +116,8 @@ pub(crate) fn relay_url(text: &str) -> Option<RelayUrl> {
 }
 
 impl Discovery {
-    /// Looks in the state file and in DNS, where there is one.
+    /// Looks in what the sources say (`file` is read again when it counts) and
+    /// in DNS, where there is one.
     pub fn new(
         file: Option<StateFile>,
         state: watch::Receiver<Arc<State>>,
@@ -120,7 +126,7 @@ impl Discovery {
         Self { file, state, dns }
     }
 
-    /// Told whenever the state file has changed.
+    /// Told whenever the sources say something else.
     pub fn subscribe(&self) -> watch::Receiver<Arc<State>> {
         self.state.clone()
     }
@@ -182,7 +188,7 @@ impl Discovery {
         }
     }
 
-    /// The state file's addresses alone.
+    /// The sources' addresses alone.
     pub fn hints(&self, id: EndpointId) -> Addresses {
         self.state
             .borrow()

@@ -17,9 +17,9 @@ use std::{
 use adit_api::DialerState;
 use adit_wire::{EndpointId, Target};
 use iroh::TransportAddr;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
-use super::{Addresses, relay_url};
+use super::{Addresses, Source, Sources, relay_url};
 
 /// How soon a change is seen.
 const POLL: Duration = Duration::from_millis(150);
@@ -70,7 +70,7 @@ pub struct StateFile(Arc<Mutex<Follower>>);
 struct Follower {
     path: PathBuf,
     seen: Option<Version>,
-    sender: watch::Sender<Arc<State>>,
+    to: Sources,
 }
 
 /// What changes when a file is replaced or rewritten.
@@ -110,18 +110,17 @@ impl From<DialerState> for State {
 impl StateFile {
     /// Reads the file for the first time. One that is missing or broken is
     /// waited for: connectors may still be found in DNS.
-    pub fn open(path: PathBuf) -> (Self, watch::Receiver<Arc<State>>) {
-        let (sender, receiver) = watch::channel(Arc::default());
+    pub fn open(path: PathBuf, to: Sources) -> Self {
         if version(&path).is_none() {
             tracing::warn!(path = %path.display(), "there is no state file yet; waiting for it");
         }
         let file = Self(Arc::new(Mutex::new(Follower {
             path,
             seen: None,
-            sender,
+            to,
         })));
         file.check();
-        (file, receiver)
+        file
     }
 
     /// Reads the file again whenever it has changed, for ever.
@@ -164,11 +163,7 @@ impl Follower {
                 let (connectors, targets) =
                     (state.hints.len(), state.targets.as_ref().map(HashSet::len));
                 tracing::debug!(connectors, ?targets, "the state file was read");
-                self.sender.send_if_modified(|old| {
-                    let changed = **old != state;
-                    *old = Arc::new(state);
-                    changed
-                });
+                self.to.set(Source::File, state);
             }
             Err(error) => {
                 tracing::error!(%error, "the state file is not used; what was known before stays");
@@ -214,7 +209,15 @@ fn parse(bytes: &[u8]) -> Result<State, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
+
+    fn open(path: PathBuf) -> (StateFile, watch::Receiver<Arc<State>>) {
+        let sources = Sources::default();
+        let receiver = sources.subscribe();
+        (StateFile::open(path, sources), receiver)
+    }
 
     fn state(port: u16) -> String {
         let id = EndpointId::from_bytes([9; 32]);
@@ -242,7 +245,7 @@ mod tests {
             fs::write(&new, text).unwrap();
             fs::rename(&new, &path).unwrap();
         };
-        let (file, receiver) = StateFile::open(path.clone());
+        let (file, receiver) = open(path.clone());
         assert!(ports(&receiver).is_empty(), "a missing file is waited for");
         replace(&state(1));
         file.check();
@@ -265,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
         fs::write(&path, state(1)).unwrap();
-        let (file, mut receiver) = StateFile::open(path.clone());
+        let (file, mut receiver) = open(path.clone());
         receiver.mark_unchanged();
         fs::write(&path, format!("{} ", state(1))).unwrap();
         file.check();
