@@ -1,16 +1,18 @@
 //! Which connectors serve a backend, in which order.
 
+use std::collections::BTreeSet;
+
 use adit_api::{
     ConnectorHint, Endpoint, LabelSelector, Problem, Reason, ResourceExt as _,
     networking::{CAPABILITY_CONNECT_TCP, Connector, ConnectorAdvertisement, ConnectorReference},
     validate,
 };
-use adit_wire::{Host, MAX_CONNECTORS};
+use adit_wire::{Host, HostPort, MAX_CONNECTORS};
 
-use super::{Classes, Compiler};
+use super::{Compiler, Index};
 
 /// Why one connector cannot serve.
-struct Unfit {
+pub(super) struct Unfit {
     reason: Reason,
     message: String,
 }
@@ -41,10 +43,11 @@ impl Compiler<'_> {
             return Vec::new();
         }
         let mut fit: Vec<ConnectorHint> = Vec::new();
+        let mut taken = BTreeSet::new();
         let mut unfit = Vec::new();
         for connector in candidates {
-            match self.judge(connector, endpoint) {
-                Ok(hint) if fit.iter().any(|f| f.endpoint_id == hint.endpoint_id) => {}
+            match self.index.judge(connector, &endpoint.address) {
+                Ok(hint) if !taken.insert(hint.endpoint_id) => {}
                 Ok(hint) => fit.push(hint),
                 Err(why) => unfit.push(why),
             }
@@ -67,29 +70,28 @@ impl Compiler<'_> {
     }
 
     fn candidates(&self, namespace: &str, reference: &ConnectorReference) -> Vec<&Connector> {
-        let wanted = |c: &&Connector| {
-            c.namespace().as_deref() == Some(namespace)
-                && match (&reference.name, &reference.selector) {
-                    (Some(name), _) => c.name_any() == *name,
-                    (None, Some(selector)) => selects(selector, c),
-                    (None, None) => false,
-                }
-        };
-        let mut found: Vec<_> = self.snapshot.connectors.iter().filter(wanted).collect();
-        found.sort_by_key(|c| {
-            let time = c.creation_timestamp().map(|t| t.0);
-            (time.is_none(), time, c.name_any())
-        });
-        found
+        match (&reference.name, &reference.selector) {
+            (Some(name), _) => self.index.connector(namespace, name).into_iter().collect(),
+            (None, Some(selector)) => {
+                let all = self.index.connectors(namespace).iter().copied();
+                all.filter(|c| selects(selector, c)).collect()
+            }
+            (None, None) => Vec::new(),
+        }
     }
+}
 
-    fn judge(&self, connector: &Connector, endpoint: &Endpoint) -> Result<ConnectorHint, Unfit> {
+impl Index<'_> {
+    /// Whether a connector serves a service, and how it is reached.
+    pub(super) fn judge(
+        &self,
+        connector: &Connector,
+        service: &HostPort,
+    ) -> Result<ConnectorHint, Unfit> {
         let name = connector.name_any();
         let unfit = |reason, message| Err(Unfit { reason, message });
         let class = &connector.spec.connector_class_name;
-        let classes = &self.snapshot.classes;
-        let required = self.options.classes == Classes::Required || !classes.is_empty();
-        if required && !classes.iter().any(|c| c.name_any() == *class) {
+        if !self.has_class(class) {
             return unfit(
                 Reason::ConnectorClassNotFound,
                 format!("Connector {name:?}: ConnectorClass {class:?} not found"),
@@ -102,21 +104,12 @@ impl Compiler<'_> {
             );
         }
         let namespace = connector.namespace().unwrap_or_default();
-        let ours = |a: &&ConnectorAdvertisement| {
-            a.namespace().unwrap_or_default() == namespace && a.spec.connector_ref.name == name
-        };
-        if !self
-            .snapshot
-            .advertisements
-            .iter()
-            .filter(ours)
-            .any(|a| covers(a, endpoint))
-        {
+        let mut advertisements = self.advertisements(&namespace, &name).iter();
+        if !advertisements.any(|a| covers(a, service)) {
             return unfit(
                 Reason::NotAdvertised,
                 format!(
-                    "Connector {name:?} does not advertise {} (TCP); add it to a ConnectorAdvertisement of this connector",
-                    endpoint.address
+                    "Connector {name:?} does not advertise {service} (TCP); add it to a ConnectorAdvertisement of this connector"
                 ),
             );
         }
@@ -141,21 +134,22 @@ fn tcp_disabled(connector: &Connector) -> bool {
     in_spec || denied
 }
 
-/// Whether an advertisement offers the endpoint's host and port over TCP.
-fn covers(advertisement: &ConnectorAdvertisement, endpoint: &Endpoint) -> bool {
+/// Whether an advertisement offers the service's host and port over TCP.
+fn covers(advertisement: &ConnectorAdvertisement, wanted: &HostPort) -> bool {
     let services = advertisement
         .spec
         .layer4
         .iter()
         .flat_map(|group| &group.services);
     services.into_iter().any(|service| {
-        let port = service.ports.iter().any(|p| {
-            p.port == i32::from(endpoint.address.port) && p.protocol.eq_ignore_ascii_case("TCP")
-        });
+        let port = service
+            .ports
+            .iter()
+            .any(|p| p.port == i32::from(wanted.port) && p.protocol.eq_ignore_ascii_case("TCP"));
         let host = match validate::advertised_address(&service.address) {
             Ok(None) => true,
-            Ok(Some((host, false))) => host == endpoint.address.host,
-            Ok(Some((suffix, true))) => below(&endpoint.address.host, &suffix),
+            Ok(Some((host, false))) => host == wanted.host,
+            Ok(Some((suffix, true))) => below(&wanted.host, &suffix),
             Err(_) => false,
         };
         port && host
@@ -171,7 +165,8 @@ fn below(host: &Host, suffix: &Host) -> bool {
         .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
 
-fn selects(selector: &LabelSelector, connector: &Connector) -> bool {
+/// Whether a selector means a connector.
+pub fn selects(selector: &LabelSelector, connector: &Connector) -> bool {
     let labels = connector.labels();
     let equal = selector
         .match_labels

@@ -6,6 +6,7 @@
 
 mod backend;
 mod connectors;
+mod index;
 mod route;
 
 use std::{
@@ -24,6 +25,12 @@ use crate::{
         VirtualHost,
     },
 };
+
+pub use index::{Permits, permits};
+
+use index::Index;
+
+pub use connectors::selects;
 
 /// What is decided outside the objects.
 #[derive(Debug, Clone)]
@@ -74,6 +81,7 @@ pub struct Compiled {
 pub fn compile(snapshot: &Snapshot, options: &Options) -> Compiled {
     let mut compiler = Compiler {
         snapshot,
+        index: Index::of(snapshot, options),
         options,
         model: Model::default(),
         problems: Vec::new(),
@@ -88,11 +96,47 @@ pub fn compile(snapshot: &Snapshot, options: &Options) -> Compiled {
 
 struct Compiler<'a> {
     snapshot: &'a Snapshot,
+    index: Index<'a>,
     options: &'a Options,
     model: Model,
     problems: Vec<(ObjectKey, Problem)>,
     /// Routes by host name; `None` is "any other".
-    hosts: BTreeMap<Option<String>, Vec<Route>>,
+    hosts: BTreeMap<Option<String>, Claims>,
+}
+
+/// The routes of one host name, each for other requests.
+#[derive(Default)]
+struct Claims {
+    /// In order of precedence of their objects and rules.
+    routes: Vec<Route>,
+    by_match: BTreeMap<RouteMatch, usize>,
+    /// The first route that serves CONNECT.
+    connect: Option<usize>,
+}
+
+impl Claims {
+    /// Adds a route, unless another has its requests already: then that one's
+    /// origin. Envoy Gateway tells two rules for CONNECT on one name apart by
+    /// nothing that can be relied on: the first has all.
+    fn add(&mut self, route: &Route, one_tunnel: bool) -> Option<&RouteOrigin> {
+        let rule_of = |o: &RouteOrigin| (o.proxy.clone(), o.rule);
+        let connects = route.matches.target == RequestTarget::Connect;
+        let tunnel = self.connect.filter(|first| {
+            let first = &self.routes[*first].origin;
+            one_tunnel && connects && rule_of(first) != rule_of(&route.origin)
+        });
+        let first = self.by_match.get(&route.matches).copied().or(tunnel);
+        if let Some(first) = first {
+            return Some(&self.routes[first].origin);
+        }
+        let place = self.routes.len();
+        self.by_match.insert(route.matches.clone(), place);
+        if connects {
+            self.connect.get_or_insert(place);
+        }
+        self.routes.push(route.clone());
+        None
+    }
 }
 
 impl Compiler<'_> {
@@ -100,7 +144,7 @@ impl Compiler<'_> {
         for object in &self.snapshot.advertisements {
             let namespace = object.namespace().unwrap_or_default();
             let name = &object.spec.connector_ref.name;
-            if self.snapshot.connector(&namespace, name).is_none() {
+            if self.index.connector(&namespace, name).is_none() {
                 let message = format!("Connector {name:?} not found in namespace {namespace:?}");
                 let path = "spec.connectorRef.name";
                 let problem = Problem::warning(path, Reason::ConnectorNotFound, message);
@@ -151,9 +195,9 @@ impl Compiler<'_> {
     /// Adds a route, unless another has the same requests already.
     fn claim(&mut self, key: &ObjectKey, hostname: Option<String>, route: Route, whole: bool) {
         let host = hostname.clone().unwrap_or_else(|| "any host".into());
-        let routes = self.hosts.entry(hostname).or_default();
-        let Some(first) = routes.iter().find(|r| r.matches == route.matches) else {
-            routes.push(route);
+        let claims = self.hosts.entry(hostname).or_default();
+        let one_tunnel = self.options.output == Output::EnvoyGateway;
+        let Some(first) = claims.add(&route, one_tunnel) else {
             return;
         };
         let RouteOrigin { rule, matched, .. } = route.origin;
@@ -164,14 +208,15 @@ impl Compiler<'_> {
         let what = show_match(&route.matches);
         let message = format!(
             "{what} on {host} belongs to rule {} of HTTPProxy {} already; this one has no effect there",
-            first.origin.rule, first.origin.proxy
+            first.rule, first.proxy
         );
         self.problems
             .push((key.clone(), Problem::error(path, Reason::Conflict, message)));
     }
 
     fn finish(mut self) -> Compiled {
-        let hosts = self.hosts.into_iter().map(|(hostname, mut routes)| {
+        let hosts = self.hosts.into_iter().map(|(hostname, claims)| {
+            let mut routes = claims.routes;
             // Stable: equal precedence keeps the order of objects and rules.
             routes.sort_by_key(|r| route::precedence(&r.matches));
             VirtualHost { hostname, routes }

@@ -12,6 +12,9 @@ use super::{Place, name};
 /// On every object that was made for an HTTPProxy: its name. Users' policies
 /// select by it.
 pub const PROXY_LABEL: &str = "networking.datumapis.com/httpproxy";
+/// On every object that was made for an HTTPProxy: its namespace. A policy in
+/// its Gateway's namespace has no owner that would say so.
+pub const NAMESPACE_LABEL: &str = "networking.datumapis.com/httpproxy-namespace";
 /// On every object that was made for an HTTPProxy: its UID.
 pub const UID_LABEL: &str = "networking.datumapis.com/httpproxy-uid";
 /// `"true"` on routes that reach a connector.
@@ -77,6 +80,10 @@ pub(super) fn metadata(proxy: &HttpProxy, place: &Place) -> ObjectMeta {
         labels: Some(BTreeMap::from([
             (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
             (PROXY_LABEL.to_owned(), proxy.name_any()),
+            (
+                NAMESPACE_LABEL.to_owned(),
+                proxy.namespace().unwrap_or_default(),
+            ),
             (UID_LABEL.to_owned(), uid),
         ])),
         owner_references: owned.then(|| vec![reference(proxy)]),
