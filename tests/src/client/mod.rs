@@ -4,6 +4,7 @@
 pub mod connect;
 pub mod grpc;
 pub mod http;
+pub mod load;
 pub mod ws;
 
 use std::{net::SocketAddr, time::Duration};

@@ -21,6 +21,7 @@ pub mod kind;
 mod namespace;
 pub mod objects;
 pub mod programs;
+pub mod site;
 pub mod stack;
 
 pub use self::{

@@ -1,0 +1,244 @@
+//! What a cluster that uses Adit has beside Envoy Gateway: a reconciler, and a
+//! dialer beside Envoy. And the device far away: an agent that registers itself.
+
+use std::{net::SocketAddr, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Class, Gateway, Kind, Objects, Stack, objects};
+use crate::{admin::Admin, binaries, connector::Connector, keys::Key, process::Process};
+
+/// The class that agents ask for when nobody says another.
+pub const CLASS: &str = "datum-connect";
+/// How long an agent may be silent. A cluster has 30 s; nobody waits for that here.
+pub const LEASE: &str = "6s";
+
+/// One namespace with a Gateway, the reconciler that looks after it, and the
+/// dialer beside the Gateway's Envoy.
+pub struct Site {
+    /// The namespace.
+    pub namespace: String,
+    /// The Gateway `edge` in it.
+    pub gateway: Gateway,
+    /// `adit reconciler`.
+    pub reconciler: Process,
+    /// `adit dialer`.
+    pub dialer: Dialer,
+    /// The cluster's objects.
+    pub objects: Objects,
+    kubeconfig: std::path::PathBuf,
+    dir: TempDir,
+}
+
+/// A dialer that publishes its EndpointId and watches Connectors.
+pub struct Dialer {
+    /// The process.
+    pub process: Process,
+    /// Its Unix socket.
+    pub socket: std::path::PathBuf,
+    /// Its admin server.
+    pub admin: Admin,
+    /// Its EndpointId.
+    pub id: String,
+}
+
+impl Site {
+    /// Starts everything that a cluster has; no agent yet.
+    pub async fn start(stack: &Stack, class: Class, namespace: &str) -> Result<Self> {
+        Self::with(stack, class, namespace, &[]).await
+    }
+
+    /// As [`Site::start`], with more flags for the reconciler.
+    pub async fn with(
+        stack: &Stack,
+        class: Class,
+        namespace: &str,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("site-").tempdir()?;
+        let objects = stack.admin().await?;
+        objects.make_namespace(namespace, &[]).await?;
+        let class_object = json!({
+            "apiVersion": "networking.datumapis.com/v1alpha1", "kind": "ConnectorClass",
+            "metadata": {"name": CLASS}, "spec": {},
+        });
+        objects.apply("", class_object).await?;
+        let gateway = stack.make_gateway(class, namespace, "edge").await?;
+        let kubeconfig = stack.plane.kubeconfig();
+        let dialer = Dialer::start(dir.path(), &kubeconfig, namespace, "dialer").await?;
+        let mut command = Command::new(binaries::adit()?);
+        command
+            .arg("reconciler")
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .args(["--namespace", namespace, "--watch-namespace", namespace])
+            .args(["--gateway", &format!("{namespace}/edge")])
+            .arg("--dialer-socket")
+            .arg(&dialer.socket)
+            .args(["--lease-duration", LEASE])
+            .arg("--admin")
+            .arg(format!("unix:{}", dir.path().join("admin.sock").display()))
+            .args(flags)
+            .env_clear();
+        let mut reconciler = Process::start("reconciler", dir.path(), &mut command)?;
+        let admin = Admin::Unix(dir.path().join("admin.sock"));
+        reconciler
+            .until("ready reconciler", async || admin.get("/readyz").await.ok())
+            .await?;
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            gateway,
+            reconciler,
+            dialer,
+            objects,
+            kubeconfig,
+            dir,
+        })
+    }
+
+    /// Where clients reach the Gateway.
+    pub fn addr(&self) -> SocketAddr {
+        self.gateway.addr
+    }
+
+    /// The folder of this site's processes.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The reconciler's admin server.
+    pub fn admin(&self) -> Admin {
+        Admin::Unix(self.dir.path().join("admin.sock"))
+    }
+
+    /// An agent of this name for these services (`host:port`), not started yet.
+    /// It lets in whom the control plane names, nobody else.
+    pub fn agent(&self, name: &str, targets: &[String]) -> Result<Connector> {
+        let mut agent = Connector::new(self.dir.path(), name, &[], targets)?;
+        agent
+            .set("kubeconfig", json!(self.kubeconfig))
+            .set("namespace", json!(self.namespace))
+            .set("name", json!(name));
+        Ok(agent)
+    }
+
+    /// Another dialer beside another Envoy.
+    pub async fn another_dialer(&self, name: &str) -> Result<Dialer> {
+        Dialer::start(self.dir.path(), &self.kubeconfig, &self.namespace, name).await
+    }
+
+    /// Applies an HTTPProxy for `hostname` with these rules.
+    pub async fn proxy(&self, name: &str, hostname: &str, rules: Value) -> Result<()> {
+        let proxy = json!({
+            "apiVersion": "networking.datumapis.com/v1alpha", "kind": "HTTPProxy",
+            "metadata": {"name": name},
+            "spec": {"hostnames": [hostname], "rules": rules},
+        });
+        self.objects.apply(&self.namespace, proxy).await.map(drop)
+    }
+
+    /// Waits until a condition of an HTTPProxy is `True` for its generation.
+    pub async fn until_true(&self, proxy: &str, condition: &str) -> Result<Value> {
+        let wanted = |object: &Value| objects::is_true(object, condition);
+        self.until(Kind::HTTP_PROXY, proxy, condition, wanted).await
+    }
+
+    /// Waits until a condition of an object says `False` for this reason.
+    pub async fn until_false(
+        &self,
+        kind: Kind,
+        name: &str,
+        condition: &str,
+        reason: &str,
+    ) -> Result<Value> {
+        let what = format!("{condition}=False/{reason}");
+        self.until(kind, name, &what, |object| {
+            objects::condition(object, condition)
+                .is_some_and(|c| c["status"] == "False" && c["reason"] == reason)
+        })
+        .await
+    }
+
+    /// Waits until an object is as wanted; a failure says what the processes of
+    /// this site said last.
+    pub async fn until(
+        &self,
+        kind: Kind,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        self.objects
+            .until(kind, &self.namespace, name, what, wanted)
+            .await
+            .with_context(|| self.last_words())
+    }
+
+    /// What the site's processes said last.
+    pub fn last_words(&self) -> String {
+        format!(
+            "--- reconciler\n{}\n--- dialer\n{}",
+            self.reconciler.last_words(),
+            self.dialer.process.last_words()
+        )
+    }
+
+    /// Deletes the namespace; nothing may be left in it or stuck.
+    pub async fn end(self) -> Result<()> {
+        self.objects
+            .delete_namespace(&self.namespace)
+            .await
+            .with_context(|| self.last_words())
+    }
+}
+
+impl Dialer {
+    async fn start(dir: &Path, kubeconfig: &Path, namespace: &str, name: &str) -> Result<Self> {
+        let key = Key::new(dir, name)?;
+        let socket = dir.join(format!("{name}.sock"));
+        let admin = dir.join(format!("{name}-admin.sock"));
+        let mut command = Command::new(binaries::adit()?);
+        command
+            .arg("dialer")
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .args(["--namespace", namespace, "--gateway-namespace", namespace])
+            .args(["--watch-namespace", namespace])
+            .arg("--socket")
+            .arg(&socket)
+            .arg("--key-file")
+            .arg(&key.file)
+            .args(["--bind", "127.0.0.1:0"])
+            .arg("--admin")
+            .arg(format!("unix:{}", admin.display()))
+            .env_clear();
+        let mut process = Process::start(name, dir, &mut command)?;
+        let admin = Admin::Unix(admin);
+        let ready = admin.clone();
+        process
+            .until("ready dialer", async || ready.get("/readyz").await.ok())
+            .await?;
+        ensure!(socket.exists(), "the dialer is ready without its socket");
+        Ok(Self {
+            process,
+            socket,
+            admin,
+            id: key.id,
+        })
+    }
+}
+
+/// A rule that sends `prefix` to `endpoint` through the Connector `connector`.
+pub fn rule(prefix: &str, connector: &str, endpoint: &str) -> Value {
+    json!({
+        "matches": [{"path": {"type": "PathPrefix", "value": prefix}}],
+        "backends": [{"endpoint": endpoint, "connector": {"name": connector}}],
+    })
+}
+
+/// A rule that serves CONNECT to `endpoint`, a `tcp://` URL.
+pub fn tunnel(connector: &str, endpoint: &str) -> Value {
+    json!({"backends": [{"endpoint": endpoint, "connector": {"name": connector}}]})
+}
