@@ -167,11 +167,16 @@ impl<K: Resource + Clone> Kept<K> {
 
     /// Those of a namespace, by name.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.filter_in(namespace, |_| true)
+    }
+
+    /// Those of a namespace that pass, by name.
+    pub fn filter_in(&self, namespace: &str, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
         let state = self.read();
-        let first = Key::new(namespace, "");
-        let range = state.objects.range(first..);
+        let range = state.objects.range(Key::new(namespace, "")..);
         let own = range.take_while(|(key, _)| key.namespace == namespace);
-        own.map(|(_, object)| object.clone()).collect()
+        let found = own.filter(|(_, object)| wanted(object));
+        found.map(|(_, object)| object.clone()).collect()
     }
 
     /// Those that pass, by key.
@@ -179,6 +184,11 @@ impl<K: Resource + Clone> Kept<K> {
         let state = self.read();
         let found = state.objects.values().filter(|object| wanted(object));
         found.cloned().collect()
+    }
+
+    /// The first, if there is any.
+    pub fn any(&self) -> Option<Arc<K>> {
+        self.read().objects.values().next().cloned()
     }
 
     /// How many.
@@ -403,6 +413,13 @@ impl<K: Resource + Clone> State<K> {
 
     fn spoil(&mut self, key: Key, mut metadata: ObjectMeta, error: String) -> Option<Change<K>> {
         metadata.managed_fields = None;
+        // Its status may be written while it is malformed: no news.
+        let same = |m: &Malformed| {
+            m.metadata.uid == metadata.uid && m.metadata.generation == metadata.generation
+        };
+        if self.malformed.get(&key).is_some_and(same) {
+            return None;
+        }
         let old = self.take(&key, false).and_then(|change| change.old);
         let malformed = Malformed { metadata, error };
         self.malformed.insert(key.clone(), malformed);

@@ -1,0 +1,147 @@
+//! Carries out what [`gateway::rollout`](crate::emit::gateway::rollout) plans.
+
+use std::collections::BTreeSet;
+
+use adit_api::{ResourceExt as _, envoy_gateway::EnvoyPatchPolicy, networking::HttpProxy};
+
+use crate::{
+    compile,
+    emit::gateway::{
+        Bundle, Place, is_ours,
+        rollout::{self, Kind, Object, Observed, Plan, Reference},
+    },
+    kubernetes::{
+        context::Context,
+        ground,
+        httpproxy::view,
+        kept::{Kept, Key},
+        stores::Stores,
+        writer::{WriteError, Writer, Written},
+    },
+};
+
+/// Steps that need nobody else follow each other at once; so many at most.
+const ROUNDS: usize = 8;
+
+/// How far it came.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Names that others have taken.
+    pub refused: Vec<Reference>,
+    /// Whether all is as wanted.
+    pub done: bool,
+}
+
+/// All that is there of an HTTPProxy.
+pub fn observed(stores: &Stores, proxy: &HttpProxy) -> Observed {
+    let namespace = proxy.namespace().unwrap_or_default();
+    let uid = proxy.uid().unwrap_or_default();
+    let patches = stores.patches.filter(|o| is_ours(o, &uid));
+    Observed {
+        routes: stores.routes.filter_in(&namespace, |o| is_ours(o, &uid)),
+        backends: stores.backends.filter_in(&namespace, |o| is_ours(o, &uid)),
+        traffics: stores.traffic.filter_in(&namespace, |o| is_ours(o, &uid)),
+        gateways: patches
+            .iter()
+            .filter_map(|p| target(stores, p))
+            .collect::<BTreeSet<Place>>(),
+        patches,
+    }
+}
+
+/// The Gateway that a policy is for, if it exists; any, if it is for a class.
+fn target(stores: &Stores, patch: &EnvoyPatchPolicy) -> Option<Place> {
+    let wanted = &patch.spec.target_ref;
+    let found = match wanted.kind.as_str() {
+        "Gateway" => {
+            let key = Key::new(patch.namespace().unwrap_or_default(), &wanted.name);
+            stores.gateways.get(&key)
+        }
+        _ => stores.gateways.any(),
+    };
+    found.map(|gateway| ground::place(&Key::of(&*gateway)))
+}
+
+/// Takes every step that can be taken now.
+///
+/// # Errors
+/// When one could not be written; the next look goes on from there.
+pub async fn advance(
+    ctx: &Context,
+    proxy: &HttpProxy,
+    desired: &[Bundle],
+) -> Result<Progress, WriteError> {
+    let uid = proxy.uid().unwrap_or_default();
+    let namespace = proxy.namespace().unwrap_or_default();
+    let options = ctx.config.compile();
+    let mut progress = Progress::default();
+    for _ in 0..ROUNDS {
+        let observed = observed(&ctx.stores, proxy);
+        let offers = std::cell::OnceCell::new();
+        let plan = rollout::plan(&uid, desired, &observed, &|target| {
+            let offers = offers.get_or_init(|| view::offers(&ctx.stores, &namespace));
+            compile::permits(offers, &options, &namespace, target)
+        });
+        let steps = plan.apply.len() + plan.delete.len();
+        for why in &plan.waiting {
+            tracing::debug!(object = %Key::of(proxy), why, "waiting");
+        }
+        progress.done = plan.is_done();
+        progress.refused.clone_from(&plan.refused);
+        if steps == 0 {
+            break;
+        }
+        carry_out(ctx, plan).await?;
+    }
+    Ok(progress)
+}
+
+/// Removes all that is there of an HTTPProxy which may not be there any more.
+///
+/// # Errors
+/// When something could not be deleted.
+pub async fn withdraw(ctx: &Context, proxy: &HttpProxy) -> Result<(), WriteError> {
+    let uid = proxy.uid().unwrap_or_default();
+    for _ in 0..ROUNDS {
+        let observed = observed(&ctx.stores, proxy);
+        let plan = rollout::plan(&uid, &[], &observed, &|_| false);
+        if plan.apply.is_empty() && plan.delete.is_empty() {
+            break;
+        }
+        carry_out(ctx, plan).await?;
+    }
+    Ok(())
+}
+
+async fn carry_out(ctx: &Context, plan: Plan) -> Result<(), WriteError> {
+    let (writer, stores) = (&ctx.writer, &ctx.stores);
+    for step in &plan.apply {
+        match &step.object {
+            Object::Route(o) => drop(writer.apply(&stores.routes, o.as_ref()).await?),
+            Object::Backend(o) => drop(writer.apply(&stores.backends, o.as_ref()).await?),
+            Object::Traffic(o) => drop(writer.apply(&stores.traffic, o.as_ref()).await?),
+            Object::Patch(o) => drop(writer.apply(&stores.patches, o.as_ref()).await?),
+        }
+    }
+    for which in &plan.delete {
+        match which.kind {
+            Kind::Route => remove(writer, &stores.routes, which).await?,
+            Kind::Backend => remove(writer, &stores.backends, which).await?,
+            Kind::Traffic => remove(writer, &stores.traffic, which).await?,
+            Kind::Patch => remove(writer, &stores.patches, which).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn remove<K: Written>(
+    writer: &Writer,
+    kept: &Kept<K>,
+    which: &Reference,
+) -> Result<(), WriteError> {
+    let key = Key::new(&which.place.namespace, &which.place.name);
+    match kept.get(&key) {
+        Some(seen) if seen.meta().uid == which.uid => writer.delete(kept, &*seen).await,
+        _ => Ok(()),
+    }
+}

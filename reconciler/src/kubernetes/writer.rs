@@ -1,0 +1,410 @@
+//! All that is written to the API server goes through here: server-side apply
+//! as one field manager, deletes of exactly the object that was seen, and
+//! nothing that belongs to somebody else.
+
+use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
+
+use adit_api::ResourceExt as _;
+use adit_control::{Class, apply};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Preconditions},
+    core::{NamespaceResourceScope, ObjectMeta},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    kept::{Kept, Key},
+    leader::Fence,
+    metrics::Metrics,
+};
+use crate::emit::gateway::{HASH_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, UID_LABEL};
+
+/// Who writes.
+pub const MANAGER: &str = "adit-reconciler";
+/// For one request. The API server's own limit is 60 s; what takes that long
+/// is better tried again.
+const TIME: Duration = Duration::from_secs(15);
+
+/// Writes objects.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    metrics: Arc<Metrics>,
+    fence: Fence,
+    dry_run: bool,
+}
+
+/// What was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The API server refused, or could not be reached.
+    #[error("{verb} {kind} {key}: {source}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        kind: String,
+        /// On which.
+        key: Key,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("{verb} {kind} {key}: the API server did not answer within {} s; trying again", TIME.as_secs())]
+    Silent {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        kind: String,
+        /// On which.
+        key: Key,
+    },
+    /// Another reconciler leads, or may soon.
+    #[error("{kind} {key} not written: this reconciler does not lead any more")]
+    NotLeading {
+        /// Its kind.
+        kind: String,
+        /// Which.
+        key: Key,
+    },
+    /// An object of this name exists, and it is somebody else's.
+    #[error(
+        "{kind} {key} exists and was not made by Adit for this object; rename or remove it: it is left alone"
+    )]
+    Foreign {
+        /// Its kind.
+        kind: String,
+        /// Which.
+        key: Key,
+    },
+}
+
+/// A kind of namespaced objects that is written.
+pub trait Written:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Debug
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Written for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+impl WriteError {
+    /// For back-off and metrics.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Api { source, .. } => Class::of(source),
+            Self::Silent { .. } | Self::NotLeading { .. } => Class::Unreachable,
+            Self::Foreign { .. } => Class::Invalid,
+        }
+    }
+}
+
+impl Writer {
+    /// A writer, as long as the fence is open. In a dry run it says what it
+    /// would write.
+    pub fn new(client: Client, metrics: Arc<Metrics>, fence: Fence, dry_run: bool) -> Self {
+        Self {
+            client,
+            metrics,
+            fence,
+            dry_run,
+        }
+    }
+
+    /// The client, for what is read.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Applies an object that is made here: all of it, without its status.
+    /// `None` in a dry run.
+    ///
+    /// # Errors
+    /// When it could not be written, or is somebody else's.
+    pub async fn apply<K: Written>(
+        &self,
+        kept: &Kept<K>,
+        object: &K,
+    ) -> Result<Option<K>, WriteError> {
+        let key = Key::of(object);
+        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+        let known = match kept.get(&key) {
+            Some(known) => Some(known.meta().clone()),
+            // The watch holds only what has our label.
+            None => self
+                .ask::<K, _>("get", &key, api.get_metadata_opt(&key.name))
+                .await?
+                .map(|found| found.metadata),
+        };
+        let mut body = body(object);
+        if let Some(known) = known {
+            if !same_maker(object.meta(), &known) {
+                return Err(WriteError::Foreign {
+                    kind: K::kind(&()).into_owned(),
+                    key,
+                });
+            }
+            // Not another object of that name, made meanwhile.
+            body["metadata"]["uid"] = json!(known.uid);
+        }
+        if self.dry("apply", K::kind(&()).as_ref(), &key, &body) {
+            return Ok(None);
+        }
+        let request = apply::object(&api, MANAGER, &body, &key.name);
+        let answer = self.ask::<K, _>("apply", &key, request).await?;
+        self.metrics.wrote(&K::kind(&()), "apply");
+        kept.wrote(&answer);
+        Ok(Some(answer))
+    }
+
+    /// Applies this process's part of an object's status. `status` holds that
+    /// part only.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn apply_status<K: Written>(
+        &self,
+        kept: &Kept<K>,
+        key: &Key,
+        uid: &str,
+        status: Value,
+    ) -> Result<(), WriteError> {
+        let body = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+            "status": status,
+        });
+        if self.dry("apply status of", K::kind(&()).as_ref(), key, &body) {
+            return Ok(());
+        }
+        // What others wrote of the answer may be malformed.
+        let api = guarded::<K>(&self.client, key);
+        let request = apply::status(&api, MANAGER, &body, &key.name);
+        let answer = self.ask::<K, _>("apply status of", key, request).await?;
+        self.metrics.wrote(&K::kind(&()), "apply_status");
+        if let Ok(object) = answer.0 {
+            kept.wrote(&object);
+        }
+        Ok(())
+    }
+
+    /// Deletes exactly the object that was seen: not one of the same name that
+    /// was made meanwhile, and not one that changed hands. One that is gone
+    /// already is fine.
+    ///
+    /// # Errors
+    /// When it could not be deleted.
+    pub async fn delete<K: Written>(&self, kept: &Kept<K>, seen: &K) -> Result<(), WriteError> {
+        let key = Key::of(seen);
+        let uid = seen.uid().unwrap_or_default();
+        if self.dry("delete", K::kind(&()).as_ref(), &key, &Value::Null) {
+            return Ok(());
+        }
+        let api: Api<kube::core::DeserializeGuard<K>> = guarded(&self.client, &key);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::background()
+        };
+        let gone = match self
+            .ask::<K, _>("delete", &key, api.delete(&key.name, &params))
+            .await
+        {
+            // Something holds it; the watch will say when it is gone.
+            Ok(answer) => answer.is_right(),
+            Err(WriteError::Api { source, .. }) if Class::of(&source) == Class::NotFound => true,
+            Err(error) => return Err(error),
+        };
+        self.metrics.wrote(&K::kind(&()), "delete");
+        if gone {
+            kept.deleted(&key, &uid);
+        }
+        Ok(())
+    }
+
+    /// Reads, within the same time limit.
+    ///
+    /// # Errors
+    /// When there is no good answer.
+    pub async fn read<K: Written, T>(
+        &self,
+        key: &Key,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        self.ask::<K, T>("get", key, request).await
+    }
+
+    fn dry(&self, verb: &str, kind: &str, key: &Key, body: &Value) -> bool {
+        if self.dry_run {
+            tracing::info!(kind, object = %key, body = %body, "dry run: would {verb}");
+        }
+        self.dry_run
+    }
+
+    async fn ask<K: Written, T>(
+        &self,
+        verb: &'static str,
+        key: &Key,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        let kind = || K::kind(&()).into_owned();
+        if !self.fence.open() {
+            return Err(WriteError::NotLeading {
+                kind: kind(),
+                key: key.clone(),
+            });
+        }
+        match tokio::time::timeout(TIME, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => Err(WriteError::Api {
+                verb,
+                kind: kind(),
+                key: key.clone(),
+                source: Box::new(source),
+            }),
+            Err(_) => Err(WriteError::Silent {
+                verb,
+                kind: kind(),
+                key: key.clone(),
+            }),
+        }
+    }
+}
+
+/// Whether what is there already is still as it was written: an object that
+/// somebody changed, or of which the wish has changed, is written again.
+pub fn is_as_written<K: Written>(wish: &K, there: &K) -> bool {
+    let hash = |object: &K| object.annotations().get(HASH_ANNOTATION).cloned();
+    hash(wish) == hash(there)
+        && serde_json::to_value(there).is_ok_and(|there| holds(&body(wish), &there))
+}
+
+/// An object as it is sent: without its status.
+fn body<K: Written>(object: &K) -> Value {
+    let mut body = serde_json::to_value(object).unwrap_or_default();
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("status");
+    }
+    body["apiVersion"] = json!(K::api_version(&()));
+    body["kind"] = json!(K::kind(&()));
+    body
+}
+
+/// Whether all that is wished is there. What the API server or others add
+/// beside it is theirs.
+fn holds(wish: &Value, there: &Value) -> bool {
+    match (wish, there) {
+        (Value::Object(wish), Value::Object(there)) => wish
+            .iter()
+            .all(|(key, value)| holds(value, there.get(key).unwrap_or(&Value::Null))),
+        (Value::Array(wish), Value::Array(there)) => {
+            wish.len() == there.len() && wish.iter().zip(there).all(|(w, t)| holds(w, t))
+        }
+        // An empty map or list and none are the same to the API server.
+        (Value::Object(wish), Value::Null) => wish.is_empty(),
+        (Value::Array(wish), Value::Null) => wish.is_empty(),
+        _ => wish == there,
+    }
+}
+
+/// Whether an object that exists was made here for the same HTTPProxy (or,
+/// like the one that is wished, for none).
+fn same_maker(wish: &ObjectMeta, there: &ObjectMeta) -> bool {
+    let label = |meta: &ObjectMeta, key: &str| meta.labels.as_ref()?.get(key).cloned();
+    label(there, MANAGED_BY_LABEL).as_deref() == Some(MANAGED_BY)
+        && label(there, UID_LABEL) == label(wish, UID_LABEL)
+}
+
+fn guarded<K: Written>(client: &Client, key: &Key) -> Api<kube::core::DeserializeGuard<K>> {
+    Api::namespaced(client.clone(), &key.namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_api::envoy_gateway::Backend;
+
+    use super::*;
+
+    #[test]
+    fn what_others_add_is_theirs_and_what_they_change_is_seen() {
+        let wish = json!({"a": 1, "list": [{"name": "x"}], "empty": {}});
+        let same = json!({"a": 1, "list": [{"name": "x", "default": true}], "more": 2});
+        assert!(holds(&wish, &same));
+        for other in [
+            json!({"a": 2, "list": [{"name": "x"}]}),
+            json!({"list": [{"name": "x"}]}),
+            json!({"a": 1, "list": [{"name": "x"}, {"name": "y"}]}),
+            json!({"a": 1, "list": []}),
+            json!({"a": 1, "list": [{"name": "x"}], "empty": {"k": 1}, "z": null, "b": 1, "a": "1"}),
+        ] {
+            assert!(!holds(&wish, &other), "{other}");
+        }
+    }
+
+    fn made(uid: Option<&str>, managed: Option<&str>) -> ObjectMeta {
+        let labels = [(MANAGED_BY_LABEL, managed), (UID_LABEL, uid)];
+        let labels = labels
+            .into_iter()
+            .filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned())));
+        ObjectMeta {
+            labels: Some(labels.collect()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn only_what_was_made_for_the_same_proxy_is_touched() {
+        let wish = made(Some("1"), Some("adit"));
+        assert!(same_maker(&wish, &made(Some("1"), Some("adit"))));
+        assert!(!same_maker(&wish, &made(Some("2"), Some("adit"))));
+        assert!(!same_maker(&wish, &made(None, Some("adit"))));
+        assert!(!same_maker(&wish, &made(Some("1"), Some("helm"))));
+        assert!(!same_maker(&wish, &ObjectMeta::default()));
+        let of_gateway = made(None, Some("adit"));
+        assert!(same_maker(&of_gateway, &made(None, Some("adit"))));
+        assert!(!same_maker(&of_gateway, &made(Some("1"), Some("adit"))));
+    }
+
+    #[test]
+    fn a_removed_field_is_seen_by_the_hash() {
+        let with = |hash: &str| {
+            let mut backend = Backend::new("b", adit_api::envoy_gateway::BackendSpec::default());
+            let annotations = backend.annotations_mut();
+            annotations.insert(HASH_ANNOTATION.into(), hash.into());
+            backend
+        };
+        assert!(is_as_written(&with("1"), &with("1")));
+        assert!(!is_as_written(&with("2"), &with("1")));
+    }
+
+    #[test]
+    fn a_status_is_never_part_of_what_is_applied() {
+        let mut backend = Backend::new("b", adit_api::envoy_gateway::BackendSpec::default());
+        backend.status = Some(adit_api::envoy_gateway::BackendStatus::default());
+        let body = body(&backend);
+        assert!(body.get("status").is_none());
+        assert_eq!(body["kind"], "Backend");
+        assert_eq!(body["apiVersion"], "gateway.envoyproxy.io/v1alpha1");
+    }
+}
