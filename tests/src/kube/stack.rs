@@ -67,6 +67,9 @@ impl Class {
             "concurrency": binaries::concurrency(),
             "mergeGateways": self == Self::Merged,
             "logging": {"level": {"default": "info"}},
+            // Else the second Envoy in one network namespace finds the first
+            // one's hot-restart socket and ends.
+            "extraArgs": ["--disable-hot-restart"],
             // A Gateway that is deleted takes its Envoy with it at once.
             "shutdown": {"drainTimeout": "0s", "minDrainDuration": "0s"},
         });
