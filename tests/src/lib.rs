@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod keys;
 pub mod kube;
 pub mod manifests;
+pub mod name_server;
 pub mod pattern;
 pub mod process;
 pub mod relay;
