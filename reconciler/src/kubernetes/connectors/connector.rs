@@ -25,6 +25,8 @@ use super::{
 
 /// The conditions of this process, in their order.
 const OWNED: &[&str] = &[ACCEPTED, READY, DNS_PUBLISHED];
+/// How soon a name that somebody else's Lease has is looked at again.
+const TAKEN: Duration = Duration::from_secs(60);
 
 impl Connectors {
     pub(super) async fn connector(&self, key: &Key) -> Outcome {
@@ -181,6 +183,8 @@ impl Connectors {
                 Some(left) => Outcome::After(left + jitter(duration / 10)),
                 None => Outcome::Done,
             },
+            // That Lease has no label that we watch.
+            (LeaseState::Taken, _) => Outcome::After(TAKEN + jitter(TAKEN / 10)),
             _ => Outcome::Done,
         }
     }

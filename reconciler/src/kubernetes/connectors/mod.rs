@@ -145,6 +145,15 @@ impl Connectors {
                 this.queue.push(Work::Advertisement(change.key.clone()));
             }
         });
+        if let Some(publisher) = &self.publisher {
+            let this = Arc::downgrade(self);
+            publisher.endpoints.on_change(move |change| {
+                let this = this.upgrade().filter(|_| !change.own);
+                if let Some(publisher) = this.as_ref().and_then(|t| t.publisher.as_ref()) {
+                    publisher.queue.push(change.key.clone());
+                }
+            });
+        }
         let this = Arc::downgrade(self);
         stores.leases.on_change(move |change| {
             if let Some(this) = this.upgrade() {

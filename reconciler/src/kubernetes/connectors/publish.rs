@@ -58,7 +58,7 @@ pub(super) struct Verdict {
 pub(super) struct Publisher {
     pub(super) queue: Queue<Key>,
     pub(super) how: DnsConfig,
-    endpoints: Kept<DNSEndpoint>,
+    pub(super) endpoints: Kept<DNSEndpoint>,
     memory: Mutex<Memory>,
 }
 
@@ -227,6 +227,13 @@ impl Connectors {
 
     async fn publish_one(&self, publisher: &Publisher, key: &Key) -> Outcome {
         let connector = self.context.stores.connectors.get(key);
+        // A class that is missing for a moment takes nobody's records away.
+        let unclear = |c: &Connector| {
+            self.class(c) == Class::Missing && c.metadata.deletion_timestamp.is_none()
+        };
+        if connector.as_deref().is_some_and(unclear) {
+            return Outcome::Done;
+        }
         let layout = &publisher.how.layout;
         let result = match &publisher.how.publisher {
             options::Publisher::Rfc2136(server) => {
