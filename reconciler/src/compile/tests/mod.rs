@@ -2,6 +2,7 @@
 //! the short ways to write objects and to read what became of them.
 
 mod connectors;
+mod gateway;
 mod routes;
 
 use serde_json::{Value, json};

@@ -36,8 +36,8 @@ use crate::model::{ListenerKind, Model, Route, Transport};
 pub use extension::{extension, made_gateway};
 pub use owned::{
     DIALER_LABEL, GATEWAY_ANNOTATION, GATEWAY_LABEL, HASH_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
-    NAMESPACE_LABEL, PROXY_LABEL, ROUTE_LABEL, TARGETS_ANNOTATION, TUNNEL_LABEL, UID_LABEL, content_hash,
-    gateway_label, is_ours,
+    NAMESPACE_LABEL, PROXY_LABEL, ROUTE_LABEL, TARGETS_ANNOTATION, TUNNEL_LABEL, UID_LABEL,
+    content_hash, gateway_label, is_ours,
 };
 pub use patch::{annotated_targets, patched_targets};
 

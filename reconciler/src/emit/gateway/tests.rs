@@ -130,7 +130,9 @@ fn nothing_but_clusters_and_their_endpoints_is_ever_patched() {
                 let path = patch.operation.path.clone().expect("a path");
                 match patch.type_.as_str() {
                     CLUSTER_TYPE => assert_eq!(patch.operation.op, "add"),
-                    LOAD_ASSIGNMENT_TYPE => assert_eq!(patch.operation.op, "replace"),
+                    LOAD_ASSIGNMENT_TYPE => {
+                        assert!(path.starts_with("/endpoints/0/lb_endpoints/0/"))
+                    }
                     other => panic!("{other} is patched"),
                 }
                 assert!(path.len() > 1, "a whole resource is replaced");
@@ -344,6 +346,29 @@ fn every_tunnel_is_patched_whole_and_every_plain_backend_not() {
             );
         }
     }
+}
+
+/// Or Envoy waits 15 s for endpoints that nobody sends.
+#[test]
+fn a_change_of_the_cluster_is_a_change_of_its_endpoints_too() {
+    let endpoints = |setting: &Setting| {
+        let bundles = all(setting);
+        let policy = bundles["shared"][0].patch.clone().expect("a policy");
+        let mut patches = policy.spec.json_patches.into_iter();
+        let found = patches.find(|p| {
+            let path = p.operation.path.as_deref();
+            p.type_ == LOAD_ASSIGNMENT_TYPE && path.is_some_and(|p| p.contains("/metadata/"))
+        });
+        found
+            .and_then(|p| p.operation.value)
+            .expect("a fingerprint")
+    };
+    let moved = Setting {
+        module: "/elsewhere/libadit.so".into(),
+        ..setting()
+    };
+    assert_ne!(endpoints(&setting()), endpoints(&moved));
+    assert_eq!(endpoints(&setting()), endpoints(&setting()));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub fn specificity(route: &HttpRoute) -> Specificity {
     widest.unwrap_or((u8::MAX, Reverse(0), Reverse(0), Reverse(0)))
 }
 
-fn one(m: &HttpRouteRulesMatches) -> Specificity {
+pub(super) fn one(m: &HttpRouteRulesMatches) -> Specificity {
     let (kind, value) = path(m);
     let headers = m.headers.as_ref().map_or(0, Vec::len);
     let method = usize::from(m.method.is_some());
@@ -83,7 +83,7 @@ fn meets(a: &HttpRouteRulesMatches, b: &HttpRouteRulesMatches) -> bool {
     }
 }
 
-fn below(path: &str, prefix: &str) -> bool {
+pub(super) fn below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
