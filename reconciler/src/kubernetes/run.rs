@@ -196,7 +196,6 @@ async fn control(
             gateways.run(ctx),
             sweep.run(ctx),
             connectors::run(ctx.clone(), shutdown.clone()),
-            connectors::run(ctx.clone(), shutdown.clone()),
         )
     };
     let end = async {
