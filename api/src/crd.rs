@@ -63,9 +63,9 @@ fn schema(crd: &mut CustomResourceDefinition) -> Option<&mut JSONSchemaProps> {
     version.schema.as_mut()?.open_api_v3_schema.as_mut()
 }
 
-/// A field that is left out is left out; without this an API server would
-/// keep a `null` that a manifest gives, and rules would have to tell the two
-/// apart. It drops a `null` of a field that cannot be null.
+/// As in the CRDs that these fields come from: `null` stands for the default
+/// where there is one and is refused elsewhere, so rules need not tell it from
+/// a field that is left out.
 fn no_nulls(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     for property in schema.properties.iter_mut().flatten() {

@@ -6,6 +6,7 @@ mod check;
 mod http;
 mod key;
 mod options;
+mod reconciler;
 mod role;
 mod run;
 mod status;
@@ -30,6 +31,8 @@ enum Command {
     Dialer(Box<ConfigFile<role::DialerOptions>>),
     /// Run the agent beside a service: tunnels of allowed dialers reach it
     Connector(Box<ConfigFile<role::ConnectorOptions>>),
+    /// Bring HTTPProxies and Connectors of a Kubernetes API to Envoy Gateway
+    Reconciler(Box<ConfigFile<reconciler::ReconcilerOptions>>),
     /// Say what is wrong in a directory of manifests, and which way a request would take
     Check(check::CheckArgs),
     /// Show a running dialer or connector: paths, streams, errors
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(*args),
         Command::Dialer(args) => role::dialer(*args),
         Command::Connector(args) => role::connector(*args),
+        Command::Reconciler(args) => reconciler::main(*args),
         Command::Check(args) => check::main(&args),
         Command::Status(args) => status::main(&args),
         Command::Key(args) => key::main(&args),

@@ -80,7 +80,7 @@ pub(crate) fn connector(args: ConfigFile<ConnectorOptions>) -> anyhow::Result<Ex
 
 /// Runs until SIGTERM or SIGINT, which begins a graceful end; a second one
 /// ends at once.
-fn until_signalled(
+pub(crate) fn until_signalled(
     serve: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,5 +1,5 @@
-//! The admin server: `GET /livez`, `/readyz`, `/metrics`, `/status`, and
-//! `PUT /log` to change the log filter.
+//! The admin server: `GET /livez`, `/readyz`, `/metrics`, `PUT /log` to change
+//! the log filter, and of dialer and connector `GET /status`.
 //!
 //! It is bound to loopback unless told otherwise, and it asks nobody who they
 //! are: whoever can reach it can read the status and change the log filter,
@@ -54,6 +54,17 @@ pub struct Admin {
     pub log: Option<LogHandle>,
 }
 
+/// What the server of any process tells.
+#[derive(Clone)]
+pub struct Health {
+    /// Whether the process serves.
+    pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The metrics in the OpenMetrics text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The logger, where it may be changed.
+    pub log: Option<LogHandle>,
+}
+
 /// Why there is no admin server.
 #[derive(Debug, thiserror::Error)]
 #[error("the admin server on {addr}: {source}; choose another --admin address")]
@@ -72,17 +83,48 @@ pub async fn serve(
     admin: Admin,
     shutdown: CancellationToken,
 ) -> Result<AdminAddr, AdminError> {
-    let app = Router::new()
+    let Admin {
+        status,
+        metrics,
+        log,
+    } = admin;
+    let of_ready = status.clone();
+    let health = Health {
+        ready: Arc::new(move || of_ready().ready),
+        metrics,
+        log,
+    };
+    let page = get(async move || Json(status()));
+    listen(addr, pages(health).route("/status", page), shutdown).await
+}
+
+/// As [`serve`], of a process without a `/status`.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn serve_health(
+    addr: AdminAddr,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<AdminAddr, AdminError> {
+    listen(addr, pages(health), shutdown).await
+}
+
+fn pages(health: Health) -> Router {
+    Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route(
-            "/status",
-            get(async |State(admin): State<Admin>| Json((admin.status)())),
-        )
         .route("/metrics", get(metrics))
         .route("/log", put(set_log))
         .layer(DefaultBodyLimit::max(4096))
-        .with_state(admin);
+        .with_state(health)
+}
+
+async fn listen(
+    addr: AdminAddr,
+    app: Router,
+    shutdown: CancellationToken,
+) -> Result<AdminAddr, AdminError> {
     let failed = |source| AdminError {
         addr: addr.clone(),
         source,
@@ -152,21 +194,21 @@ async fn bind_unix(path: &std::path::Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if (admin.status)().ready {
+async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
+    if (health.ready)() {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(health): State<Health>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], (admin.metrics)()).into_response()
+    ([(CONTENT_TYPE, kind)], (health.metrics)()).into_response()
 }
 
-async fn set_log(State(admin): State<Admin>, filter: String) -> Response {
-    let Some(log) = admin.log else {
+async fn set_log(State(health): State<Health>, filter: String) -> Response {
+    let Some(log) = health.log else {
         return (
             StatusCode::NOT_FOUND,
             "this process's log filter is fixed\n",
