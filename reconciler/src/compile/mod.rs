@@ -6,6 +6,7 @@
 
 mod backend;
 mod connectors;
+mod fits;
 mod index;
 mod route;
 
@@ -164,11 +165,21 @@ impl Compiler<'_> {
         for (index, rule) in proxy.spec.rules.iter().enumerate() {
             let path = format!("spec.rules[{index}]");
             let mut problems = Vec::new();
-            let built = self.rule(&key, &owner, &path, rule, &mut problems);
+            let mut built = self.rule(&key, &owner, &path, rule, &mut problems);
+            if let Some(what) = self.refused(|| fits::of_rule(&built.1, &built.2, &built.3)) {
+                problems.push(Problem::error(&path, Reason::Unsupported, what));
+                built.1 = Action::Misconfigured;
+            }
             self.problems
                 .extend(problems.into_iter().map(|p| (key.clone(), p)));
             let (tunnel, action, request_headers, response_headers) = built;
             for (matched, matches) in route::matches(rule, tunnel).into_iter().enumerate() {
+                if let Some(what) = self.refused(|| fits::of_match(&matches)) {
+                    let at = format!("{path}.matches[{matched}]");
+                    let problem = Problem::error(at, Reason::Unsupported, what);
+                    self.problems.push((key.clone(), problem));
+                    continue;
+                }
                 let route = Route {
                     origin: RouteOrigin {
                         proxy: owner.clone(),
@@ -189,6 +200,14 @@ impl Compiler<'_> {
                     );
                 }
             }
+        }
+    }
+
+    /// What Gateway API refuses, where it has a say.
+    fn refused(&self, check: impl FnOnce() -> Option<String>) -> Option<String> {
+        match self.options.output {
+            Output::Files { .. } => None,
+            Output::EnvoyGateway => check(),
         }
     }
 

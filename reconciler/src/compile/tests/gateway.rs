@@ -74,6 +74,54 @@ fn a_name_of_one_label_is_refused_with_what_to_write() {
     );
 }
 
+/// The API server would refuse the whole route, again and again.
+#[test]
+fn what_gateway_api_takes_not_is_said_before_it_is_written() {
+    let rule = |change: Value| {
+        let mut rule =
+            json!({"backends": [{"endpoint": "http://10.0.0.1:22", "connector": {"name": "c"}}]});
+        merge(&mut rule, change);
+        with_connector(vec![proxy("p", json!({"rules": [rule]}))])
+    };
+    let header = |value: &str| json!({"matches": [{"headers": [{"name": "x-a", "value": value}]}]});
+    let set = |value: &str| {
+        json!({"filters": [{"type": "ResponseHeaderModifier",
+            "responseHeaderModifier": {"set": [{"name": "x-a", "value": value}]}}]})
+    };
+    let path = |value: &str| json!({"matches": [{"path": {"value": value}}]});
+    let rewrite = |path: &str| {
+        json!({"filters": [{"type": "URLRewrite", "urlRewrite": {"path":
+            {"type": "ReplaceFullPath", "replaceFullPath": path}}}]})
+    };
+    let query = |name: &str| json!({"matches": [{"queryParams": [{"name": name, "value": "1"}]}]});
+    for (change, at) in [
+        (header("a  b"), "spec.rules[0].matches[0]"),
+        (header("é"), "spec.rules[0].matches[0]"),
+        (set("a  b"), "spec.rules[0]"),
+        (path("/ä"), "spec.rules[0].matches[0]"),
+        (path("/%2"), "spec.rules[0].matches[0]"),
+        (rewrite("/a b"), "spec.rules[0]"),
+        (query("a[]"), "spec.rules[0].matches[0]"),
+    ] {
+        let snapshot = rule(change.clone());
+        let compiled = compile(&snapshot, &for_gateway());
+        assert_eq!(reasons(&compiled), [("Unsupported", at)], "{change}");
+        assert_eq!(reasons(&compile(&snapshot, &options())), [], "{change}");
+        let mut routes = routes(&compiled).into_iter();
+        assert!(routes.all(|r| r.ends_with("misconfigured")), "{change}");
+    }
+    for change in [
+        header("a b"),
+        set("a\tb"),
+        path("/%C3%A4/~x"),
+        rewrite("/a"),
+        query("a_b"),
+    ] {
+        let compiled = compile(&rule(change.clone()), &for_gateway());
+        assert_eq!(reasons(&compiled), [], "{change}");
+    }
+}
+
 /// A connector's own names are the connector's business.
 #[test]
 fn a_name_of_one_label_behind_a_connector_is_fine() {

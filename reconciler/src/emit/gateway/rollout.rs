@@ -21,6 +21,7 @@
 
 mod object;
 mod overlap;
+mod there;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,12 +36,13 @@ use adit_api::{
 use adit_wire::Target;
 use gateway_api::httproutes::HttpRoute;
 
-use super::{Bundle, GATEWAY_API, Place, ROUTE_LABEL, is_ours, patched_targets, verdict};
+use super::{Bundle, Place, ROUTE_LABEL, is_ours, verdict};
 
 pub use object::{Kind, Object, Reference};
 pub use overlap::{Specificity, specificity};
 
 use object::covers;
+use there::There;
 
 /// Whether an object is there as it is wanted.
 pub(super) use object::covers as is_current_form;
@@ -189,6 +191,8 @@ impl Plan {
             .map(|b| (b, verdict::bundle(b, &there.statuses()).is_ok()))
             .collect();
         let mut staying: Vec<&HttpRoute> = Vec::new();
+        // What is forbidden does not wait for Envoy to follow.
+        let at_once = old.iter().any(|o| o.forbidden);
         for Old { route, forbidden } in old {
             if forbidden || route.metadata.deletion_timestamp.is_some() {
                 self.remove(Kind::Route, route);
@@ -215,7 +219,7 @@ impl Plan {
                 // Nobody takes over, or there is nothing to take over.
                 self.remove(Kind::Route, route);
             } else if object::is_retired(route) {
-                if verdict::current(route) {
+                if verdict::current(route) && !at_once {
                     self.pause = Some(BEHIND);
                     self.remove(Kind::Route, route);
                 } else {
@@ -314,82 +318,6 @@ struct Old<'a> {
     route: &'a HttpRoute,
     /// It reaches what it may not.
     forbidden: bool,
-}
-
-/// What is there, by place.
-struct There<'a> {
-    observed: &'a Observed,
-    routes: BTreeMap<Place, &'a Arc<HttpRoute>>,
-    backends: BTreeMap<Place, &'a Arc<Backend>>,
-    traffics: BTreeMap<Place, &'a Arc<BackendTrafficPolicy>>,
-    patches: BTreeMap<Place, &'a Arc<EnvoyPatchPolicy>>,
-    route_names: BTreeSet<&'a str>,
-}
-
-impl<'a> There<'a> {
-    fn of(observed: &'a Observed) -> Self {
-        fn by_place<K: Resource>(list: &[Arc<K>]) -> BTreeMap<Place, &Arc<K>> {
-            list.iter().map(|o| (place(o.as_ref()), o)).collect()
-        }
-        Self {
-            observed,
-            routes: by_place(&observed.routes),
-            backends: by_place(&observed.backends),
-            traffics: by_place(&observed.traffics),
-            patches: by_place(&observed.patches),
-            route_names: (observed.routes.iter())
-                .filter_map(|r| r.metadata.name.as_deref())
-                .collect(),
-        }
-    }
-
-    fn statuses(&self) -> verdict::Statuses<'_> {
-        verdict::Statuses {
-            routes: &self.routes,
-            patches: &self.patches,
-        }
-    }
-
-    /// Whether every target that a route's policy leads to may be reached.
-    fn permitted(&self, route: &HttpRoute, permitted: &dyn Fn(&Target) -> bool) -> bool {
-        let name = route.name_any();
-        let policies = self
-            .patches
-            .values()
-            .filter(|p| p.labels().get(ROUTE_LABEL) == Some(&name));
-        policies
-            .into_iter()
-            .all(|p| patched_targets(p).is_some_and(|targets| targets.iter().all(permitted)))
-    }
-
-    /// What Envoy Gateway does not know yet of the objects that a route needs.
-    fn unknown(&self, bundle: &Bundle) -> Option<String> {
-        let patch = bundle.patch.iter().find(|wanted| {
-            let found = self.patches.get(&place(*wanted));
-            !found.is_some_and(|p| covers(p.as_ref(), *wanted) && verdict::is_seen(p))
-        });
-        if let Some(patch) = patch {
-            return Some(format!("EnvoyPatchPolicy {}", patch.name_any()));
-        }
-        let backend = bundle.backends.iter().find(|wanted| {
-            let found = self.backends.get(&place(*wanted));
-            !found.is_some_and(|b| covers(b.as_ref(), *wanted) && verdict::is_known(b))
-        });
-        backend.map(|b| format!("Backend {}", b.name_any()))
-    }
-
-    fn has_gateway(&self, patch: &EnvoyPatchPolicy) -> bool {
-        let target = &patch.spec.target_ref;
-        let gateways = &self.observed.gateways;
-        if target.group == GATEWAY_API && target.kind == "Gateway" {
-            gateways.contains(&Place {
-                namespace: patch.namespace().unwrap_or_default(),
-                name: target.name.clone(),
-            })
-        } else {
-            !gateways.is_empty()
-        }
-    }
 }
 
 /// Where an object is.

@@ -4,6 +4,8 @@
 //! its installation calls it; so the Gateway is compared, not the name. A status counts only if it is for the object's current generation: an
 //! older one speaks of what was there before.
 
+mod extension;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use adit_api::{
@@ -77,8 +79,14 @@ pub fn programmed(
         ));
     };
     listeners(gateway)?;
+    if desired.is_empty() {
+        return Err(NotYet::new(
+            Reason::Invalid,
+            "no rule has an effect; the condition Accepted says why",
+        ));
+    }
     if desired.iter().any(|b| b.patch.is_some()) {
-        self::extension(extension, &place(gateway))?;
+        extension::stands(extension, &place(gateway))?;
     }
     let routes = observed.routes.iter().map(|r| (place(r.as_ref()), r));
     let patches = observed.patches.iter().map(|p| (place(p.as_ref()), p));
@@ -210,65 +218,6 @@ fn listeners(gateway: &Gateway) -> Result<(), NotYet> {
         ),
     };
     Err(NotYet::new(Reason::GatewayNotReady, message))
-}
-
-/// Whether the module's filter stands before our routes.
-fn extension(policy: Option<&EnvoyExtensionPolicy>, gateway: &Place) -> Result<(), NotYet> {
-    let Some(policy) = policy else {
-        return Err(NotYet::new(
-            Reason::Pending,
-            "the EnvoyExtensionPolicy with the module's filter is not written yet",
-        ));
-    };
-    let name = policy.name_any();
-    let own = policy.namespace().unwrap_or_default();
-    let about = |a: &&AncestorStatus| {
-        let namespace = a.ancestor_ref.namespace.as_deref().unwrap_or(&own);
-        a.ancestor_ref.name == gateway.name && namespace == gateway.namespace
-    };
-    let mut accepted = false;
-    for ancestor in ancestors(policy.status.as_ref()).into_iter().filter(about) {
-        for condition in &ancestor.conditions {
-            if !current_condition(condition, policy.metadata.generation) {
-                continue;
-            }
-            match (condition.type_.as_str(), condition.status.as_str()) {
-                ("Accepted", "True") => accepted = true,
-                ("Accepted", _) if condition.reason == "Conflicted" => {
-                    return Err(overridden(&name, condition));
-                }
-                ("Overridden", "True") => return Err(overridden(&name, condition)),
-                ("Accepted", _) => return Err(refused_module(&name, condition)),
-                // `Merged` may stand alone, for one listener.
-                ("Merged", "True") => accepted = true,
-                _ => {}
-            }
-        }
-    }
-    match accepted {
-        true => Ok(()),
-        false => Err(pending("EnvoyExtensionPolicy", &name, "has no status yet")),
-    }
-}
-
-fn overridden(name: &str, condition: &Condition) -> NotYet {
-    let message = format!(
-        "EnvoyExtensionPolicy {name} is displaced by another one; give that one `mergeType: StrategicMerge` or let it select other routes. Envoy Gateway: {}",
-        sanitised(&condition.message)
-    );
-    NotYet::new(Reason::PolicyOverridden, message)
-}
-
-fn refused_module(name: &str, condition: &Condition) -> NotYet {
-    let text = sanitised(&condition.message);
-    // The one word that Envoy Gateway's sentences about the list share.
-    if text.to_ascii_lowercase().contains("module") {
-        let message = format!(
-            "Envoy Gateway refuses the module of EnvoyExtensionPolicy {name}; list it in spec.dynamicModules of the Gateway's EnvoyProxy. Envoy Gateway: {text}"
-        );
-        return NotYet::new(Reason::ModuleNotInstalled, message);
-    }
-    invalid("EnvoyExtensionPolicy", name, condition)
 }
 
 /// Whether Envoy Gateway has looked at the policy as it is.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::{
     Users, bundles, extension as made_extension, made_gateway,
-    rollout::tests::world::{condition, patch_status, route_status},
+    rollout::tests::statuses::{condition, patch_status, route_status},
     tests::{options, setting, snapshot},
 };
 use super::*;
@@ -153,6 +153,13 @@ fn the_gateway_must_be_there_with_a_listener_that_works() {
     let status = scene.gateway.status.get_or_insert_default();
     status.listeners = Some(vec![listener("http", false), listener("https", true)]);
     assert_eq!(scene.verdict(), Ok(()), "one is enough");
+}
+
+#[test]
+fn nothing_at_all_is_not_programmed() {
+    let mut scene = Scene::new();
+    scene.desired.clear();
+    assert_eq!(scene.reason(), Reason::Invalid);
 }
 
 #[test]
