@@ -19,6 +19,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The options that choose an API server. Without any there is none.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
+// clap names a group after the type, and each command has Options of its own.
+#[group(id = "control")]
 pub struct Options {
     /// Use the Kubernetes API that this file names
     #[arg(long, env = "ADIT_KUBECONFIG", value_name = "FILE")]

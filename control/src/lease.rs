@@ -133,7 +133,7 @@ pub async fn renew(
 /// # Errors
 /// What the API server or the way to it says.
 pub async fn release(api: &Api<Lease>, manager: &str, seen: &Lease) -> kube::Result<Lease> {
-    let spec = json!({"holderIdentity": null, "renewTime": null, "acquireTime": null});
+    let spec = json!({"holderIdentity": "", "renewTime": null, "acquireTime": null});
     patch(api, manager, seen, spec).await
 }
 
