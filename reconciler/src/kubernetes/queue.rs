@@ -158,6 +158,14 @@ impl<T: Ord + Clone> Queue<T> {
         self.wake.notify_one();
     }
 
+    /// All that waits to be looked at now, taken out.
+    #[cfg(test)]
+    pub(super) fn drain(&self) -> Vec<T> {
+        let mut state = self.lock();
+        state.queued.clear();
+        state.ready.drain(..).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -92,6 +92,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     // One that waits to lead is ready to.
     ready.set(config.leader_lease.is_some());
     let held = match &config.leader_lease {
+        // Who writes nothing need not lead.
+        _ if config.dry_run => None,
         None => None,
         Some(lease) => {
             let election = Election::new(&access.namespace, lease);

@@ -67,8 +67,12 @@ pub(super) async fn watch<K>(
                 kept.list_failed();
             }
             let code = code(&error);
+            // A whole API group that is not there is answered in plain text
+            // ("404 page not found"), which a watch cannot read; a list can.
+            let unreadable =
+                matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)));
             // Lists by watch came with Kubernetes 1.32 and can be switched off.
-            if matches!(code, Some(400 | 422))
+            if (unreadable || matches!(code, Some(400 | 422)))
                 && config.initial_list_strategy == InitialListStrategy::StreamingList
             {
                 config.initial_list_strategy = InitialListStrategy::ListWatch;

@@ -92,6 +92,10 @@ pub async fn advance(
             break;
         }
         carry_out(ctx, plan).await?;
+        if ctx.config.dry_run {
+            // Nothing is there of it that the next steps could build on.
+            break;
+        }
     }
     Ok(progress)
 }
@@ -109,6 +113,9 @@ pub async fn withdraw(ctx: &Context, proxy: &HttpProxy) -> Result<(), WriteError
             break;
         }
         carry_out(ctx, plan).await?;
+        if ctx.config.dry_run {
+            break;
+        }
     }
     Ok(())
 }
@@ -122,6 +129,9 @@ async fn carry_out(ctx: &Context, plan: Plan) -> Result<(), WriteError> {
             Object::Traffic(o) => drop(writer.apply(&stores.traffic, o.as_ref()).await?),
             Object::Patch(o) => drop(writer.apply(&stores.patches, o.as_ref()).await?),
         }
+    }
+    if let Some(pause) = plan.pause.filter(|_| !ctx.config.dry_run) {
+        tokio::time::sleep(pause).await;
     }
     for which in &plan.delete {
         match which.kind {
