@@ -39,6 +39,8 @@ use crate::dns::{
 const RECHECK: Duration = Duration::from_secs(3600);
 /// How soon a name of somebody who does not tell us is looked at again.
 const FOREIGN: Duration = Duration::from_secs(300);
+/// While what is there is still being listed.
+const SOON: Duration = Duration::from_millis(200);
 /// The records may change between question and update so often.
 const ATTEMPTS: usize = 4;
 /// For one request to the API server.
@@ -450,7 +452,8 @@ impl Connectors {
         key: &Key,
         connector: &Connector,
     ) -> Outcome {
-        match publisher.endpoints.health().borrow().clone() {
+        let health = publisher.endpoints.health().borrow().clone();
+        match health {
             Health::Synced => {}
             Health::Absent => {
                 let text =
@@ -458,7 +461,12 @@ impl Connectors {
                 self.set_verdict(key, Some(Verdict::pending(text)));
                 return Outcome::Failed(ErrorClass::NotFound);
             }
-            _ => return Outcome::After(Duration::from_millis(200)),
+            Health::Starting => return Outcome::After(SOON),
+            Health::Failing(why) => {
+                let text = format!("DNSEndpoints cannot be watched: {why}");
+                self.set_verdict(key, Some(Verdict::pending(text)));
+                return Outcome::Failed(ErrorClass::Other);
+            }
         }
         let there = publisher.endpoints.get(key);
         let writer = &self.context.writer;
