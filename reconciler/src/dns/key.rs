@@ -109,7 +109,7 @@ impl Key {
     fn new(name: &str, algorithm: &str, secret: &str) -> Result<Self, KeyError> {
         let wrong_name = || KeyError::Name(name.into());
         let mut fqdn = Name::from_ascii(name).map_err(|_| wrong_name())?;
-        if fqdn.is_root() {
+        if fqdn.is_root() || name.is_empty() {
             return Err(wrong_name());
         }
         fqdn.set_fqdn(true);

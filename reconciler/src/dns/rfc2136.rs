@@ -470,7 +470,7 @@ fn same_kind(answer: Message, op_code: OpCode) -> Option<Message> {
 }
 
 fn absolute(name: &str) -> Option<Name> {
-    let mut name = Name::from_ascii(name).ok()?;
+    let mut name = Name::from_ascii(name).ok().filter(|_| !name.is_empty())?;
     name.set_fqdn(true);
     Some(name.to_lowercase())
 }

@@ -69,11 +69,8 @@ impl Connectors {
                     }
                 }
                 // Of a Connector of this name that is gone: Kubernetes removes
-                // it, but maybe later.
-                Some(_) => {
-                    writer.delete(&stores.leases, &**lease).await?;
-                    return Ok(LeaseState::NotMade);
-                }
+                // it, and then this one's is made.
+                Some(_) => return Ok(LeaseState::NotMade),
                 None => return Ok(LeaseState::Taken),
             }
         }
