@@ -284,14 +284,6 @@ async fn install_crds(objects: &Objects) -> Result<()> {
             map.remove("status");
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if name.ends_with("datumapis.com") {
-            if let Err(e) = objects.apply("", object.clone()).await {
-                eprintln!("TEMP {e:#}");
-            } else {
-                names.push(name.to_owned())
-            }
-            continue;
-        }
         names.push(name.to_owned());
         objects.apply("", object).await?;
     }

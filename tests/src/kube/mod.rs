@@ -14,9 +14,11 @@
 //! in what [`Stack`] says.
 
 pub mod audit;
+pub mod by_hand;
 pub mod certs;
 pub mod control_plane;
 pub mod envoy_gateway;
+pub mod external_dns;
 pub mod kind;
 mod namespace;
 pub mod objects;

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -234,10 +234,49 @@ impl Stack {
 
     /// Makes what Envoy Gateway looks for before it calls a Gateway programmed: a
     /// Service with an address and a Deployment with a replica, labelled as its
-    /// own. In a cluster it makes them itself.
-    pub async fn pretend_deployed(&self, namespace: &str, name: &str) -> Result<()> {
-        let _ = (namespace, name);
-        bail!("not known yet")
+    /// own (internal/provider/kubernetes/predicates.go). In a cluster it makes
+    /// them itself.
+    pub async fn pretend_deployed(&self, class: Class, namespace: &str, name: &str) -> Result<()> {
+        let objects = self.admin().await?;
+        let prefix = "gateway.envoyproxy.io/owning-gateway";
+        let labels = match class {
+            Class::Merged => json!({format!("{prefix}class"): class.name()}),
+            _ => json!({
+                format!("{prefix}-namespace"): namespace,
+                format!("{prefix}-name"): name,
+            }),
+        };
+        let stub = match class {
+            Class::Merged => format!("envoy-{}", class.name()),
+            _ => format!("envoy-{namespace}-{name}"),
+        };
+        let metadata = json!({"name": stub, "labels": labels});
+        let selector = json!({"app": stub});
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+            "spec": {"type": "ClusterIP", "selector": selector, "ports": [{"port": 80}]},
+        });
+        objects.apply(NAMESPACE, service).await?;
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+            "spec": {"selector": {"matchLabels": selector}, "template": {
+                "metadata": {"labels": selector},
+                "spec": {"containers": [{"name": "envoy", "image": "envoy"}]},
+            }},
+        });
+        objects.apply(NAMESPACE, deployment).await?;
+        let running = json!({"status": {
+            "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
+        }});
+        objects
+            .merge(Kind::DEPLOYMENT, NAMESPACE, &stub, Some("status"), &running)
+            .await?;
+        objects
+            .until(Kind::GATEWAY, namespace, name, "Programmed", |gateway| {
+                is_true(gateway, "Programmed")
+            })
+            .await
+            .map(drop)
     }
 
     /// The last lines of every child's log.
