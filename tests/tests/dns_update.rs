@@ -10,6 +10,7 @@
 //! | two owners | the first one's records, whatever the second tries |
 //! | takeover | the second one's, in one step |
 //! | remove | nothing |
+//! | a real dialer | reaches the connector, also where it moves |
 //! | wrong key | nothing, and an error that says which key |
 
 use std::time::Duration;
@@ -22,11 +23,14 @@ use adit_reconciler::dns::{
     rfc2136::ServerError,
 };
 use adit_tests::{
+    client::http::get,
     expect_ok,
     name_server::{KEY, NameServer, Software, UNKNOWN_KEY, WRONG_SECRET, ZONE},
+    process::until,
+    stage::Plan,
 };
 use adit_wire::EndpointId;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 macro_rules! on_each_server {
     ($($name:ident),* $(,)?) => {$(
@@ -60,6 +64,7 @@ on_each_server!(
     records_of_others_are_never_touched,
     a_transfer_lists_the_claims,
     sixteen_long_records_go_by_tcp,
+    a_dialer_reaches_a_connector_by_what_is_published,
 );
 
 fn layout() -> Layout {
@@ -377,5 +382,47 @@ async fn sixteen_long_records_go_by_tcp(software: Software) -> Result<()> {
     assert_eq!(publish(&server, &who, &long).await?, Decision::Nothing);
     assert_eq!(publish(&server, &who, &long[1..]).await?, Decision::Replace);
     assert_eq!(texts(&name_server).await?.len(), 16);
+    Ok(())
+}
+
+async fn a_dialer_reaches_a_connector_by_what_is_published(software: Software) -> Result<()> {
+    let name_server = NameServer::start(software).await?;
+    let server = server(&name_server, KEY);
+    let mut plan = Plan::of("1.40.0")
+        .env("ADIT_DNS_ORIGIN", "shop.adit.test")
+        .env("ADIT_DNS_RESOLVER", name_server.addr);
+    plan.hints = false;
+    let mut stage = plan.start().await?;
+    ensure!(get(stage.addr(), "web.test", "/echo").await?.status == 503);
+    let id: EndpointId = stage.connector.key.id.parse()?;
+    let claim_name = layout().claim_name(id);
+    for _ in 0..2 {
+        let bound = stage.connector.bound().await?;
+        let hint = ConnectorHint {
+            endpoint_id: id,
+            relay: None,
+            addresses: bound,
+        };
+        let records = layout().records(&hint).context("records")?;
+        let found = server.find(&records.name, &claim_name).await?;
+        match decide(&found, &claim("till"), Some(&records)) {
+            Decision::Create => {
+                server.create(&claim_name, &claim("till"), &records).await?;
+            }
+            Decision::Replace => {
+                server
+                    .replace(&claim_name, &found, &claim("till"), &records)
+                    .await?;
+            }
+            other => bail!("{other:?}"),
+        }
+        until("an answer of the service", async || {
+            let answer = get(stage.addr(), "web.test", "/echo").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await?;
+        stage.connector.kill()?;
+        stage.connector.start().await?;
+    }
     Ok(())
 }
