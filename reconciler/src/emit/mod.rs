@@ -2,6 +2,9 @@
 //!
 //! [`resources`] is pure and byte-stable. An [`Emit`] brings its result to
 //! where it takes effect; [`Files`] does so by files that Envoy watches.
+//!
+//! [`gateway`] makes objects for Envoy Gateway of the same model instead, and
+//! says in which order they are written.
 
 mod admin;
 mod bootstrap;

@@ -5,20 +5,20 @@
 //! protocol and goes around it for TLS; our patch would silently replace the
 //! one and be passed over by the other.
 
+mod scope;
+
 use std::{sync::Arc, time::Duration};
 
 use adit_api::{
-    ObjectMeta, Resource, ResourceExt as _,
-    envoy_gateway::{
-        Backend, BackendTrafficPolicy, EnvoyExtensionPolicy, FromNamespaces, GROUP, Targets,
-    },
+    Resource, ResourceExt as _,
+    envoy_gateway::{Backend, BackendTrafficPolicy, EnvoyExtensionPolicy, GROUP},
 };
-use gateway_api::{backendtlspolicies::BackendTlsPolicy, httproutes::HttpRoute};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use serde_json::Value;
 
-use super::{Bundle, GATEWAY_API, MANAGED_BY, MANAGED_BY_LABEL, Place, Users, patched_targets};
+use super::{Bundle, Place, Users, patched_targets};
 use crate::emit::clusters::VERDICT_GRACE;
+use scope::{covers, foreign, is_managed, is_older, names};
 
 /// The policies that could matter to an HTTPProxy: at least those of its
 /// namespace and of its Gateway's. Ours among them are told apart by label.
@@ -246,79 +246,6 @@ fn field<'a>(policy: &'a BackendTrafficPolicy, path: &str) -> Option<&'a Value> 
         None => (&path[1..], String::new()),
     };
     policy.spec.rest.get(first)?.pointer(&rest)
-}
-
-/// Whether a policy has a say on a route: for itself or for its Gateway.
-fn covers(policy: &impl Resource, targets: &Targets, route: &HttpRoute, gateway: &Place) -> bool {
-    let namespace = policy.meta().namespace.as_deref().unwrap_or_default();
-    let refs = targets.target_ref.iter().chain(&targets.target_refs);
-    let gateway_by_name = refs.into_iter().any(|t| {
-        t.group == GATEWAY_API
-            && t.kind == "Gateway"
-            && t.name == gateway.name
-            && namespace == gateway.namespace
-    });
-    // A Gateway's labels are not known here; that it may be meant is enough.
-    let gateway_by_label = targets.target_selectors.iter().any(|s| {
-        let same = s
-            .namespaces
-            .as_ref()
-            .is_none_or(|n| n.from == FromNamespaces::Same);
-        s.kind == "Gateway" && (!same || namespace == gateway.namespace)
-    });
-    gateway_by_name || gateway_by_label || names(policy, targets, route)
-}
-
-/// Whether a policy is for the route itself, by name or label.
-fn names(policy: &impl Resource, targets: &Targets, route: &HttpRoute) -> bool {
-    let same_namespace = policy.meta().namespace == route.metadata.namespace;
-    let mut refs = targets.target_ref.iter().chain(&targets.target_refs);
-    let by_name = same_namespace
-        && refs
-            .any(|t| t.group == GATEWAY_API && t.kind == "HTTPRoute" && t.name == route.name_any());
-    let labels = route.labels();
-    by_name
-        || targets.target_selectors.iter().any(|s| {
-            let same = s
-                .namespaces
-                .as_ref()
-                .is_none_or(|n| n.from == FromNamespaces::Same);
-            s.kind == "HTTPRoute"
-                && (!same || same_namespace)
-                && s.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v))
-                && s.match_expressions
-                    .iter()
-                    .all(|e| holds(e, labels.get(&e.key).map(String::as_str)))
-        })
-}
-
-fn holds(expression: &LabelSelectorRequirement, value: Option<&str>) -> bool {
-    let listed = value.is_some_and(|v| expression.values.iter().flatten().any(|x| x == v));
-    match expression.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        _ => false,
-    }
-}
-
-fn foreign<K: Resource>(policies: &[Arc<K>]) -> impl Iterator<Item = &Arc<K>> {
-    policies.iter().filter(|p| !is_managed(p.as_ref()))
-}
-
-fn is_managed(object: &impl Resource) -> bool {
-    object.labels().get(MANAGED_BY_LABEL).map(String::as_str) == Some(MANAGED_BY)
-}
-
-/// As Envoy Gateway sorts policies: by creation, then by place. One that is
-/// not there yet is the youngest.
-fn is_older(a: &impl Resource, b: &impl Resource) -> bool {
-    fn key(meta: &ObjectMeta) -> impl Ord + '_ {
-        let created = meta.creation_timestamp.as_ref().map(|t| t.0);
-        (created.is_none(), created, &meta.namespace, &meta.name)
-    }
-    key(a.meta()) < key(b.meta())
 }
 
 fn show(object: &impl Resource) -> String {

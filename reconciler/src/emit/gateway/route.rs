@@ -1,5 +1,7 @@
 //! HTTPRoutes: a rule of the model in Gateway API's form.
 
+mod filters;
+
 use adit_api::{
     envoy_gateway::{
         BackendTrafficPolicy, BackendTrafficPolicySpec, ConnectUpgrade, GROUP, TargetRef, Targets,
@@ -14,17 +16,14 @@ use gateway_api::httproutes::{
     HttpRouteRulesMatchesQueryParams, HttpRouteRulesMatchesQueryParamsType, HttpRouteRulesTimeouts,
     HttpRouteSpec,
 };
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{
     GATEWAY_API, Part, Place, Setting, name,
     owned::{Owner, seal},
 };
-use crate::model::{
-    Action, Cluster, HeaderChanges, Model, PathChange, RequestTarget, RouteMatch, Transport,
-    WeightedCluster,
-};
+use crate::model::{Action, Cluster, Model, RequestTarget, RouteMatch, Transport, WeightedCluster};
+use filters::{header_filters, path_change, typed};
 
 /// No limit on time, and with it none on silence: an upload, an event stream
 /// or a tunnel may be long. Envoy's own default is 15 s.
@@ -40,9 +39,6 @@ const RESERVED: [&str; 7] = [
     "x-datum-target-port",
     "x-iroh-endpoint-id",
 ];
-/// Gateway API's limit for a list of header names.
-const MAX_HEADERS: usize = 16;
-
 /// What becomes of a rule's requests.
 pub(super) struct Forward<'a> {
     /// None for a redirect, and for a rule that cannot be programmed.
@@ -302,59 +298,4 @@ fn path(kind: PathMatchType, value: &str) -> HttpRouteRulesMatchesPath {
         r#type: Some(kind),
         value: Some(value.to_owned()),
     }
-}
-
-fn path_change(change: &PathChange) -> Value {
-    match change {
-        PathChange::Full(path) => json!({"type": "ReplaceFullPath", "replaceFullPath": path}),
-        PathChange::Prefix(prefix) => {
-            let prefix = if prefix.is_empty() { "/" } else { prefix };
-            json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": prefix})
-        }
-    }
-}
-
-/// Filters that change headers and, of requests, remove some names too.
-fn header_filters(
-    request: &HeaderChanges,
-    response: &HeaderChanges,
-    removed: &[&str],
-) -> Vec<Value> {
-    let mut request = request.clone();
-    let free = MAX_HEADERS.saturating_sub(request.remove.len());
-    let named = |name: &str, list: &[String]| list.iter().any(|n| n.eq_ignore_ascii_case(name));
-    let missing = removed.iter().filter(|n| !named(n, &request.remove));
-    let missing: Vec<_> = missing.take(free).map(|n| (*n).to_owned()).collect();
-    request.remove.extend(missing);
-    [
-        ("RequestHeaderModifier", "requestHeaderModifier", &request),
-        ("ResponseHeaderModifier", "responseHeaderModifier", response),
-    ]
-    .into_iter()
-    .filter(|(_, _, changes)| **changes != HeaderChanges::default())
-    .map(|(type_, field, changes)| json!({"type": type_, field: modifier(changes)}))
-    .collect()
-}
-
-fn modifier(changes: &HeaderChanges) -> Value {
-    let pairs = |list: &[(String, String)]| {
-        let pair = |(name, value): &(String, String)| json!({"name": name, "value": value});
-        list.iter().map(pair).collect::<Vec<_>>()
-    };
-    let mut fields = Map::new();
-    for (key, list) in [("set", &changes.set), ("add", &changes.add)] {
-        if !list.is_empty() {
-            fields.insert(key.to_owned(), pairs(list).into());
-        }
-    }
-    if !changes.remove.is_empty() {
-        fields.insert("remove".to_owned(), changes.remove.clone().into());
-    }
-    fields.into()
-}
-
-/// The generated bindings name one type for each place a filter is used in;
-/// they all have one JSON form.
-fn typed<T: DeserializeOwned>(value: impl Into<Value>) -> Option<T> {
-    serde_json::from_value(value.into()).ok()
 }

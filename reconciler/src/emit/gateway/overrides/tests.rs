@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::{
-    bundles,
+    GATEWAY_API, bundles,
     tests::{options, setting, snapshot},
 };
 use super::*;
