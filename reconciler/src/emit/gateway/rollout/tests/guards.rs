@@ -1,6 +1,6 @@
 //! Other hands, other owners, and what does not come back.
 
-use super::*;
+use super::{super::super::MANAGED_BY_LABEL, *};
 
 #[test]
 fn what_is_not_ours_is_neither_changed_nor_deleted() {
@@ -10,7 +10,7 @@ fn what_is_not_ours_is_neither_changed_nor_deleted() {
     foreign.spec.endpoints.clear();
     let mut stranger = wanted[0].route.clone();
     stranger.metadata.name = Some("by-hand".into());
-    stranger.labels_mut().remove(super::super::super::MANAGED_BY_LABEL);
+    stranger.labels_mut().remove(MANAGED_BY_LABEL);
     let observed = Observed {
         backends: vec![Arc::new(foreign)],
         routes: vec![Arc::new(stranger)],
