@@ -158,12 +158,15 @@ impl Keeper {
         };
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let status = self.identity.status(seen, &details, contender, &now);
+        let unleased = *self.standing.borrow() == Standing::Unleased;
         if seen.has_status(&status) {
             self.contact.ok(STATUS);
+            if unleased {
+                self.contact.notice(None);
+            }
             return Ok(false);
         }
         let ours = (seen.uid().to_owned(), details);
-        let unleased = *self.standing.borrow() == Standing::Unleased;
         let replaced = seen.key().is_some_and(|key| key != ours.1.id);
         if unleased && replaced && self.done.status.as_ref() == Some(&ours) {
             self.contact.notice(Some(

@@ -24,6 +24,8 @@ use super::{
 const STEP: &str = "renew the Lease";
 /// The mark of an agent that stands back: its name and the time.
 const CONTENDER: &str = "networking.datumapis.com/contender";
+/// How long the reconciler may take to make the Lease before it is said.
+const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for the Lease to be emptied.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -69,6 +71,7 @@ impl Keeper {
         if !matches!(stop.run_until_cancelled(known).await, Some(Ok(_))) {
             return;
         }
+        let mut missing = None;
         loop {
             // What makes the next round due before its time.
             let due = self.connector_lease();
@@ -79,6 +82,9 @@ impl Keeper {
                 break;
             };
             let round = round.unwrap_or_else(|_| Err(Failure::timed_out(schedule.attempt())));
+            if !matches!(round, Ok(Round::Missing)) {
+                missing = None;
+            }
             let dice = rand::random();
             let pause = match round {
                 Ok(Round::Renewed(lease)) => {
@@ -89,15 +95,18 @@ impl Keeper {
                 }
                 Ok(Round::Missing) => {
                     self.set(Standing::Unleased);
-                    self.contact.failed(
-                        STEP,
-                        Failure {
-                            class: adit_control::Class::NotFound,
-                            text: "there is no Lease yet: the reconciler makes it; is one running \
-                                   for this ConnectorClass?"
-                                .to_owned(),
-                        },
-                    );
+                    let since = *missing.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= LEASE_PATIENCE {
+                        self.contact.failed(
+                            STEP,
+                            Failure {
+                                class: adit_control::Class::NotFound,
+                                text: "there is no Lease: the reconciler makes it; is one running \
+                                       for this ConnectorClass?"
+                                    .to_owned(),
+                            },
+                        );
+                    }
                     schedule.failed(dice)
                 }
                 Ok(Round::Back { holder, lease }) => {
