@@ -5,13 +5,14 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{abi, envoy, root, step};
+use crate::{abi, envoy, kube, root, step};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Also what is left out by default: more rounds of the heavy tests, and each
-    /// end-to-end test with one Envoy worker as well as with two
+    /// Also what is left out by default: more rounds of the heavy tests, each
+    /// end-to-end test with one Envoy worker as well as with two, and the tests on
+    /// a real Kubernetes API, whose binaries it builds when they are missing (Go)
     #[arg(long)]
     all: bool,
 }
@@ -27,7 +28,15 @@ pub fn run(options: &Options) -> Result<bool> {
         }
         command
     };
-    let mut steps = vec![
+    let mut steps = Vec::new();
+    if options.all {
+        steps.push(step::function(
+            "control plane: find or build",
+            kube::build::run,
+        ));
+    }
+    let without = kube::cache::missing(&root);
+    steps.extend([
         step::function("envoy: find or download every tested version", || {
             for version in envoy::ABI {
                 let path = envoy::find(Some(version))?;
@@ -71,7 +80,7 @@ pub fn run(options: &Options) -> Result<bool> {
             .env("ADIT_FUZZ_SECONDS", "12"),
         ),
         step::function("abi", abi::run),
-    ];
+    ]);
     if options.all {
         let once_more = [
             "test",
@@ -96,13 +105,21 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let ok = steps.iter().all(|step| step.ok);
     println!("{}", if ok { "all green" } else { "NOT green" });
-    if options.all {
-        println!("nothing was left out");
-    } else {
+    if !without.is_empty() {
+        println!(
+            "left out (cargo xtask kube build, which needs Go): all of {}, because these are \
+             missing: {}",
+            kube::test_targets()?.join(", "),
+            without.join(", ")
+        );
+    }
+    if !options.all {
         println!(
             "left out (cargo xtask test --all): end-to-end tests with one Envoy worker \
              (two were used), ten times the rounds of the heavy tests"
         );
+    } else if without.is_empty() {
+        println!("nothing was left out");
     }
     Ok(ok)
 }
