@@ -18,8 +18,7 @@ use std::time::Duration;
 use adit_api::ConnectorHint;
 use adit_reconciler::dns::{
     Key, Layout, Server,
-    claim::{Decision, Owner, decide},
-    records::Claim,
+    claim::{Claim, Decision, Owner, decide},
     rfc2136::ServerError,
 };
 use adit_tests::{

@@ -403,7 +403,7 @@ async fn a_lease_of_somebody_else_is_not_taken() -> Result<()> {
     site.connector(ns, "till").await?;
     let seen = objects
         .until(Kind::CONNECTOR, ns, "till", "a verdict", |o| {
-            reason(o, "Ready") != ""
+            !reason(o, "Ready").is_empty()
         })
         .await?;
     assert!(

@@ -16,6 +16,7 @@ pub mod key;
 mod message;
 pub mod records;
 pub mod rfc2136;
+mod transport;
 
 pub use key::Key;
 pub use records::{Layout, RecordSet};

@@ -10,7 +10,7 @@
 //! same records. What a connector says is untrusted: what is not a plain URL
 //! or address never becomes a record.
 
-use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use adit_api::ConnectorHint;
 use adit_wire::EndpointId;
@@ -183,69 +183,6 @@ fn is_plain_url(url: &str) -> bool {
         && (url.starts_with("https://") || url.starts_with("http://"))
 }
 
-/// Who claims a name: written beside the records, so that two connectors with
-/// one key do not overwrite each other in turns.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Claim {
-    /// The Connector's UID.
-    pub uid: String,
-    /// Which cluster the Connector is in: the UID of its `kube-system`
-    /// namespace. Only there can it be known whether the Connector still is.
-    pub cluster: String,
-    /// The Connector's namespace.
-    pub namespace: String,
-    /// The Connector's name.
-    pub connector: String,
-}
-
-/// A text that is no claim of ours.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a claim of this program")]
-pub struct NotAClaim;
-
-impl Claim {
-    /// The strings of the claim's one TXT record, in order.
-    pub fn strings(&self) -> Vec<String> {
-        // A name has up to 253 characters, a string up to 255.
-        vec![
-            format!("v=adit1 uid={}", self.uid),
-            format!(" cluster={}", self.cluster),
-            format!(" ns={}", self.namespace),
-            " n=".into(),
-            self.connector.clone(),
-        ]
-    }
-}
-
-impl FromStr for Claim {
-    type Err = NotAClaim;
-
-    /// Reads the joined strings.
-    fn from_str(text: &str) -> Result<Self, NotAClaim> {
-        let mut words = text.split(' ');
-        let mut next = |key: &str| {
-            let word = words.next().and_then(|w| w.strip_prefix(key));
-            let word = word.filter(|w| {
-                !w.is_empty()
-                    && w.len() <= 253
-                    && w.bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
-            });
-            word.map(str::to_owned).ok_or(NotAClaim)
-        };
-        if next("v=")? != "adit1" {
-            return Err(NotAClaim);
-        }
-        let claim = Self {
-            uid: next("uid=")?,
-            cluster: next("cluster=")?,
-            namespace: next("ns=")?,
-            connector: next("n=")?,
-        };
-        words.next().is_none().then_some(claim).ok_or(NotAClaim)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,28 +289,5 @@ mod tests {
         assert_eq!(layout().claimed_id(&layout().name(id)), None);
         let other = Layout::new("other.example", None, DEFAULT_TTL).expect("valid");
         assert_eq!(other.claimed_id(&name), None);
-    }
-
-    #[test]
-    fn a_claim_reads_back_and_each_string_fits() {
-        let claim = Claim {
-            uid: "8a4f3a5e-0000-4000-8000-000000000001".into(),
-            cluster: "8a4f3a5e-0000-4000-8000-000000000002".into(),
-            namespace: "n".repeat(63),
-            connector: "c".repeat(253),
-        };
-        let strings = claim.strings();
-        assert!(strings.iter().all(|s| s.len() <= MAX_VALUE));
-        assert_eq!(strings.concat().parse(), Ok(claim));
-        for text in [
-            "",
-            "v=adit1 uid=a",
-            "v=adit2 uid=a cluster=b ns=c n=d",
-            "heritage=external-dns",
-        ] {
-            assert_eq!(text.parse::<Claim>(), Err(NotAClaim), "{text}");
-        }
-        let more = format!("{} x=y", strings.concat());
-        assert_eq!(more.parse::<Claim>(), Err(NotAClaim));
     }
 }

@@ -15,10 +15,12 @@ mod advertisement;
 mod clock;
 mod connector;
 pub mod dialers;
+mod endpoint;
 pub mod liveness;
 mod publish;
 pub mod ready;
 mod sweep;
+mod update;
 
 use std::{
     collections::BTreeMap,

@@ -16,33 +16,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     super::{
         conditions::{Conditions, State},
-        kept::{Health, Kept, Key},
+        kept::{Kept, Key},
         options::{self, DnsConfig},
         queue::{Outcome, Queue},
         stores::MANAGED_BY,
         watch,
-        writer::{WriteError, is_as_written},
     },
     Connectors, DNS_WORKERS, Work, failed,
     ready::{self, Class, DNS_PUBLISHED},
 };
 use crate::dns::{
-    Layout, RecordSet, Server,
-    claim::{Decision, Found, Owner, decide},
-    endpoint,
-    records::Claim,
+    Layout, RecordSet,
+    claim::{Claim, Owner},
     rfc2136::ServerError,
 };
 
-/// What was right is looked at again after this time: somebody may have
-/// emptied the zone.
-const RECHECK: Duration = Duration::from_secs(3600);
 /// How soon a name of somebody who does not tell us is looked at again.
-const FOREIGN: Duration = Duration::from_secs(300);
-/// While what is there is still being listed.
-const SOON: Duration = Duration::from_millis(200);
+pub(super) const FOREIGN: Duration = Duration::from_secs(300);
 /// The records may change between question and update so often.
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
 /// For one request to the API server.
 const TIME: Duration = Duration::from_secs(15);
 /// Its UID names the cluster: it lives as long.
@@ -65,18 +57,18 @@ pub(super) struct Publisher {
 }
 
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     cluster: Option<String>,
-    published: BTreeMap<Key, Published>,
+    pub(super) published: BTreeMap<Key, Published>,
 }
 
 /// What this process has made sure of.
 #[derive(Debug, Clone)]
-struct Published {
-    claim: Claim,
-    id: EndpointId,
-    records: RecordSet,
-    checked: Instant,
+pub(super) struct Published {
+    pub(super) claim: Claim,
+    pub(super) id: EndpointId,
+    pub(super) records: RecordSet,
+    pub(super) checked: Instant,
 }
 
 /// What could not be done.
@@ -96,7 +88,7 @@ pub(super) enum PublishError {
 }
 
 impl Verdict {
-    fn new(state: State, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(state: State, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             state,
             reason,
@@ -109,15 +101,15 @@ impl Verdict {
         conditions.set(DNS_PUBLISHED, self.state, self.reason, &self.message);
     }
 
-    fn published(message: String) -> Self {
+    pub(super) fn published(message: String) -> Self {
         Self::new(State::True, "Published", message)
     }
 
-    fn pending(message: impl Into<String>) -> Self {
+    pub(super) fn pending(message: impl Into<String>) -> Self {
         Self::new(State::False, "Pending", message)
     }
 
-    fn deferred(name: &str, owner: &Owner) -> Self {
+    pub(super) fn deferred(name: &str, owner: &Owner) -> Self {
         Self::new(
             State::False,
             "DeferredToOwner",
@@ -158,7 +150,7 @@ impl Publisher {
         }
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -264,7 +256,7 @@ impl Connectors {
     }
 
     /// What a Connector is to have in DNS; `None`: it is not ours, or gone.
-    fn wanted(&self, layout: &Layout, connector: Option<&Connector>) -> Option<Wanted> {
+    pub(super) fn wanted(&self, layout: &Layout, connector: Option<&Connector>) -> Option<Wanted> {
         let connector = connector?;
         let ours = self.class(connector) == Class::Ours;
         if !ours || connector.metadata.deletion_timestamp.is_some() {
@@ -279,160 +271,6 @@ impl Connectors {
         })
     }
 
-    async fn update(
-        &self,
-        publisher: &Publisher,
-        layout: &Layout,
-        server: &Server,
-        key: &Key,
-        connector: Option<&Connector>,
-    ) -> Result<(Option<Verdict>, Option<Duration>), PublishError> {
-        let wanted = self.wanted(layout, connector);
-        let uid = connector.and_then(|c| c.uid()).unwrap_or_default();
-        let before = publisher.memory().published.get(key).cloned();
-        if let Some(before) = before {
-            let same = match &wanted {
-                Some(Wanted::Records(id, records)) => {
-                    let same_name = before.claim.uid == uid && before.id == *id;
-                    if same_name && before.records == *records {
-                        let age = before.checked.elapsed();
-                        if age < RECHECK {
-                            return Ok((Some(said(server, records)), Some(RECHECK - age)));
-                        }
-                    }
-                    same_name
-                }
-                _ => false,
-            };
-            if !same {
-                self.remove(layout, server, before.id, &before.claim)
-                    .await?;
-                publisher.memory().published.remove(key);
-            }
-        }
-        let (id, records) = match wanted {
-            None => return Ok((None, None)),
-            Some(Wanted::Nothing(why)) => return Ok((Some(Verdict::pending(why)), None)),
-            Some(Wanted::Records(id, records)) => (id, records),
-        };
-        let claim = Claim {
-            uid,
-            cluster: self.cluster(publisher).await?,
-            namespace: key.namespace.clone(),
-            connector: key.name.clone(),
-        };
-        if self.context.config.dry_run {
-            tracing::info!(object = %key, ?records, "dry run: would publish");
-            return Ok((Some(Verdict::pending("This is a dry run.")), None));
-        }
-        if let Some(owner) = self.write(layout, server, id, &claim, &records).await? {
-            let verdict = Verdict::deferred(&records.name, &owner);
-            return Ok((Some(verdict), Some(FOREIGN)));
-        }
-        let verdict = said(server, &records);
-        let published = Published {
-            claim,
-            id,
-            records,
-            checked: Instant::now(),
-        };
-        publisher.memory().published.insert(key.clone(), published);
-        Ok((Some(verdict), Some(RECHECK)))
-    }
-
-    /// Brings the server to have these records; who has the name if not us.
-    async fn write(
-        &self,
-        layout: &Layout,
-        server: &Server,
-        id: EndpointId,
-        claim: &Claim,
-        records: &RecordSet,
-    ) -> Result<Option<Owner>, PublishError> {
-        let claim_name = layout.claim_name(id);
-        for _ in 0..ATTEMPTS {
-            let found = server.find(&records.name, &claim_name).await?;
-            let done = match decide(&found, claim, Some(records)) {
-                Decision::Nothing | Decision::Remove => return Ok(None),
-                Decision::Leave(owner) => return Ok(Some(owner)),
-                Decision::Create => server.create(&claim_name, claim, records).await,
-                Decision::Replace => server.replace(&claim_name, &found, claim, records).await,
-                Decision::AskAbout(other) => {
-                    if self.publishes(&other, id).await? {
-                        return Ok(Some(Owner::Connector(other)));
-                    }
-                    tracing::info!(
-                        name = records.name,
-                        "taking over from a Connector that is gone"
-                    );
-                    server.replace(&claim_name, &found, claim, records).await
-                }
-            };
-            match done {
-                Ok(()) => {
-                    tracing::info!(name = records.name, "published in DNS");
-                    self.context.metrics.wrote("DNS", "update");
-                    return Ok(None);
-                }
-                Err(ServerError::Changed(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(PublishError::Restless)
-    }
-
-    /// Removes what a claim of ours covers.
-    pub(super) async fn remove(
-        &self,
-        layout: &Layout,
-        server: &Server,
-        id: EndpointId,
-        claim: &Claim,
-    ) -> Result<(), PublishError> {
-        let (name, claim_name) = (layout.name(id), layout.claim_name(id));
-        for _ in 0..ATTEMPTS {
-            let found: Found = server.find(&name, &claim_name).await?;
-            if decide(&found, claim, None) != Decision::Remove {
-                return Ok(());
-            }
-            if self.context.config.dry_run {
-                tracing::info!(name, "dry run: would remove from DNS");
-                return Ok(());
-            }
-            match server.remove(&name, &claim_name, &found).await {
-                Ok(()) => {
-                    tracing::info!(name, "removed from DNS");
-                    self.context.metrics.wrote("DNS", "remove");
-                    return Ok(());
-                }
-                Err(ServerError::Changed(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(PublishError::Restless)
-    }
-
-    /// Whether the Connector of a claim is there and still has that key: asked
-    /// live, because a watch may be behind.
-    pub(super) async fn publishes(
-        &self,
-        claim: &Claim,
-        id: EndpointId,
-    ) -> Result<bool, PublishError> {
-        let what = format!("for Connector {}/{}", claim.namespace, claim.connector);
-        let client = self.context.writer.client().clone();
-        let api: Api<Connector> = Api::namespaced(client, &claim.namespace);
-        let answer = ask(what, api.get_opt(&claim.connector)).await?;
-        let Some(connector) = answer.filter(|c| c.uid().as_deref() == Some(&claim.uid)) else {
-            return Ok(false);
-        };
-        let class = self.class(&connector);
-        let hint = ready::details(&connector);
-        Ok(class == Class::Ours
-            && connector.metadata.deletion_timestamp.is_none()
-            && hint.is_ok_and(|h| h.endpoint_id == id))
-    }
-
     pub(super) async fn cluster(&self, publisher: &Publisher) -> Result<String, PublishError> {
         if let Some(cluster) = publisher.memory().cluster.clone() {
             return Ok(cluster);
@@ -445,96 +283,7 @@ impl Connectors {
         Ok(cluster)
     }
 
-    async fn endpoint(
-        &self,
-        publisher: &Publisher,
-        layout: &Layout,
-        key: &Key,
-        connector: &Connector,
-    ) -> Outcome {
-        let health = publisher.endpoints.health().borrow().clone();
-        match health {
-            Health::Synced => {}
-            Health::Absent => {
-                let text =
-                    "The API server does not know DNSEndpoint: install external-dns and its CRD.";
-                self.set_verdict(key, Some(Verdict::pending(text)));
-                return Outcome::Failed(ErrorClass::NotFound);
-            }
-            Health::Starting => return Outcome::After(SOON),
-            Health::Failing(why) => {
-                let text = format!("DNSEndpoints cannot be watched: {why}");
-                self.set_verdict(key, Some(Verdict::pending(text)));
-                return Outcome::Failed(ErrorClass::Other);
-            }
-        }
-        let there = publisher.endpoints.get(key);
-        let writer = &self.context.writer;
-        let (verdict, wish) = match self.wanted(layout, Some(connector)) {
-            None => (None, None),
-            Some(Wanted::Nothing(why)) => (Some(Verdict::pending(why)), None),
-            Some(Wanted::Records(id, records)) => match self.older(connector, id) {
-                Some(older) => {
-                    let owner = format!("Connector {}", Key::of(&*older));
-                    let text = format!(
-                        "{} is published by {owner}, which is older; give each agent a key of its own, or remove the other",
-                        records.name
-                    );
-                    (
-                        Some(Verdict::new(State::False, "DeferredToOwner", text)),
-                        None,
-                    )
-                }
-                None => {
-                    let text = format!("DNSEndpoint {key} asks external-dns for {}", records.name);
-                    let wish = endpoint::object(connector, &records);
-                    (Some(Verdict::published(text)), Some(wish))
-                }
-            },
-        };
-        let written = match (wish, there) {
-            (Some(wish), Some(there)) if is_as_written(&wish, &*there) => Ok(()),
-            (Some(wish), _) => writer.apply(&publisher.endpoints, &wish).await.map(drop),
-            (None, Some(there)) => writer.delete(&publisher.endpoints, &*there).await,
-            (None, None) => Ok(()),
-        };
-        match written {
-            Ok(()) => {
-                self.set_verdict(key, verdict);
-                Outcome::Done
-            }
-            Err(error @ WriteError::Foreign { .. }) => {
-                let verdict = Verdict::new(State::False, "DeferredToOwner", error.to_string());
-                self.set_verdict(key, Some(verdict));
-                Outcome::After(FOREIGN)
-            }
-            Err(error) => {
-                self.set_verdict(key, Some(Verdict::pending(error.to_string())));
-                failed("its DNSEndpoint", key, error.class(), &error)
-            }
-        }
-    }
-
-    /// The oldest other Connector with this key, if it is older.
-    fn older(&self, connector: &Connector, id: EndpointId) -> Option<std::sync::Arc<Connector>> {
-        let age = |c: &Connector| {
-            (
-                c.metadata.creation_timestamp.clone().map(|t| t.0),
-                Key::of(c),
-            )
-        };
-        let mine = age(connector);
-        let same = self.context.stores.connectors.filter(|c| {
-            self.class(c) == Class::Ours
-                && c.metadata.deletion_timestamp.is_none()
-                && ready::details(c).is_ok_and(|h| h.endpoint_id == id)
-        });
-        same.into_iter()
-            .filter(|c| age(c) < mine)
-            .min_by_key(|c| age(c))
-    }
-
-    fn set_verdict(&self, key: &Key, verdict: Option<Verdict>) {
+    pub(super) fn set_verdict(&self, key: &Key, verdict: Option<Verdict>) {
         let mut known = self.known();
         if known.verdicts.get(key) == verdict.as_ref() {
             return;
@@ -548,22 +297,13 @@ impl Connectors {
     }
 }
 
-enum Wanted {
+pub(super) enum Wanted {
     /// Why not.
     Nothing(String),
     Records(EndpointId, RecordSet),
 }
 
-fn said(server: &Server, records: &RecordSet) -> Verdict {
-    Verdict::published(format!(
-        "{} records at {} on DNS server {}",
-        records.texts.len(),
-        records.name,
-        server.addr()
-    ))
-}
-
-async fn ask<T>(
+pub(super) async fn ask<T>(
     what: String,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, PublishError> {
