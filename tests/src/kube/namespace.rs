@@ -5,6 +5,7 @@
 use std::{
     env,
     ffi::OsStr,
+    io::{self, Write as _},
     path::Path,
     process::{Command, Stdio, exit},
     sync::Mutex,
@@ -39,7 +40,9 @@ pub fn enter() -> Result<()> {
         return Ok(());
     }
     if let Err(missing) = programs::ensure_all() {
-        eprintln!("\nLEFT OUT: all tests of this binary: {missing:#}");
+        say(&format!(
+            "\nLEFT OUT: all tests of this binary: {missing:#}"
+        ));
         exit(0);
     }
     let dir = tempfile::Builder::new().prefix("adit-kube-").tempdir()?;
@@ -49,11 +52,16 @@ pub fn enter() -> Result<()> {
         .status()
         .context("run unshare")?;
     if env::var_os(KEEP).is_some() {
-        eprintln!("kept: {}", dir.keep().display());
+        say(&format!("kept: {}", dir.keep().display()));
     } else {
         drop(dir);
     }
     exit(status.code().unwrap_or(101))
+}
+
+/// On stderr, past the capturing of what a test prints: the process ends here.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A command that runs a program in new namespaces with loopback up; all that it
