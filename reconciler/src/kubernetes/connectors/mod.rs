@@ -105,6 +105,8 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         connectors.dialer(&Key::of(&*lease), Some(&lease));
     }
     connectors.update_dialers();
+    // Again, for the moment when the first of them expires.
+    connectors.queue.push(Work::Dialers);
     for object in stores.connectors.all() {
         connectors.queue.push(Work::Connector(Key::of(&*object)));
     }
