@@ -235,7 +235,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(look("b 1", D * 0), None, "left behind by somebody");
+        assert_eq!(look("b 1", Duration::ZERO), None, "left behind by somebody");
         assert_eq!(look("b 1", D / 3), None);
         assert_eq!(look("b 2", D / 2), Some("b".to_owned()));
         assert_eq!(look("b 2", D), Some("b".to_owned()));
