@@ -98,8 +98,11 @@ async fn objects_applied_in_any_order_become_the_same_route(stack: &Stack) -> Re
         }
     }
     for n in 0..orders.len() {
-        let programmed = place.programmed(&format!("web{n}")).await?;
-        ensure!(is_true(&programmed, "Accepted"), "{programmed:#}");
+        let name = format!("web{n}");
+        let wanted = |o: &Value| is_true(o, "Accepted") && is_true(o, "Programmed");
+        let programmed = place
+            .until(Kind::HTTP_PROXY, &name, "Accepted and Programmed", wanted)
+            .await?;
         ensure!(
             programmed["status"]["hostnames"] == json!([format!("web{n}.test")]),
             "{programmed:#}"
@@ -110,13 +113,19 @@ async fn objects_applied_in_any_order_become_the_same_route(stack: &Stack) -> Re
             "no agent renews the Lease: {ready}"
         );
     }
-    ensure!(place.names(Kind::HTTP_ROUTE).await?.len() == orders.len());
-    ensure!(place.names(Kind::BACKEND).await?.len() == orders.len());
-    let policies = place
-        .objects
-        .list(Kind::ENVOY_PATCH_POLICY, "orders-gw", OURS)
-        .await?;
-    ensure!(policies.len() == orders.len());
+    // What there was on the way goes.
+    for (kind, namespace) in [
+        (Kind::HTTP_ROUTE, "orders"),
+        (Kind::BACKEND, "orders"),
+        (Kind::ENVOY_PATCH_POLICY, "orders-gw"),
+    ] {
+        let one_each = |all: &[Value]| all.len() == orders.len();
+        place
+            .objects
+            .until_list(kind, namespace, OURS, "one for each", one_each)
+            .await
+            .with_context(|| place.reconciler.last_words())?;
+    }
     // One for the Gateway, and leave for it to select routes over here.
     let extensions = place
         .objects

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use adit_api::{
@@ -25,12 +25,19 @@ use super::{
 };
 use crate::emit::gateway::{self, MANAGED_BY, MANAGED_BY_LABEL, TUNNEL_LABEL, UID_LABEL};
 
+/// A policy without any route stays for so long. One that is deleted and made
+/// again at once keeps an empty status for ever: Envoy Gateway sees no
+/// difference and writes none (seen with 1.9.1).
+const LINGER: Duration = Duration::from_secs(10);
+
 /// The Gateways that have tunnels, and who has them there.
 pub struct Gateways {
     /// HTTPProxies with tunnels, by their Gateway.
     wanted: Mutex<BTreeMap<Key, BTreeSet<Key>>>,
     /// Gateways to look at.
     queue: Arc<Queue<Key>>,
+    /// Since when a Gateway's policy has had no route.
+    idle: Mutex<BTreeMap<Key, Instant>>,
     /// One writer at a time: what one looks at, another would change.
     turn: tokio::sync::Mutex<()>,
 }
@@ -77,6 +84,7 @@ impl Gateways {
         Self {
             wanted: Mutex::default(),
             queue,
+            idle: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -151,10 +159,16 @@ impl Gateways {
     async fn write(&self, ctx: &Context, gateway: &Key) -> Result<(), WriteError> {
         let (stores, writer) = (&ctx.stores, &ctx.writer);
         if self.is_right(ctx, gateway) {
+            self.linger(gateway, false);
             return Ok(());
         }
         let _turn = self.turn.lock().await;
         let namespaces = self.namespaces(stores, gateway);
+        let left = self.linger(gateway, namespaces.is_empty());
+        if !left.is_zero() {
+            self.queue.push_after(gateway.clone(), left);
+            return Ok(());
+        }
         let (policy, grants) =
             gateway::extension(&place(gateway), &ctx.config.module_name, &namespaces);
         for grant in &grants {
@@ -176,6 +190,17 @@ impl Gateways {
             writer.delete(&stores.grants, &*grant).await?;
         }
         Ok(())
+    }
+
+    /// How long what an idle Gateway has is to stay.
+    fn linger(&self, gateway: &Key, idle: bool) -> Duration {
+        let mut since = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !idle {
+            since.remove(gateway);
+            return Duration::ZERO;
+        }
+        let began = *since.entry(gateway.clone()).or_insert_with(Instant::now);
+        LINGER.saturating_sub(began.elapsed())
     }
 
     /// Whether nothing is to be written.

@@ -45,7 +45,7 @@ use object::covers;
 use there::There;
 
 /// Whether an object is there as it is wanted.
-pub(super) use object::covers as is_current_form;
+pub(super) use object::{covers as is_current_form, is_retired};
 
 /// From Envoy Gateway's status to Envoy: 40 ms were measured, and deleting a
 /// retired route after 200 ms failed none of 99,343 requests.
@@ -164,21 +164,24 @@ impl Plan {
             // this one at once. And what it has to precede comes after it.
             let live = there.routes.values().any(|r| shadows(r));
             let urgent = old.iter().any(|o| o.forbidden && shadows(o.route));
-            let why = match found {
-                Some(_) => None,
-                None if urgent => None,
-                None if held.iter().any(|h| overlap::overlaps(h, route)) => {
-                    Some("a more specific route".to_owned())
-                }
-                None if live => there.unknown(bundle),
-                None => None,
-            };
-            match why {
-                None => self.write(uid, route, found, Object::Route),
-                Some(why) => {
-                    self.wait(format!("HTTPRoute {} waits for {why}", route.name_any()));
-                    held.push(route);
-                }
+            let new = found.is_none_or(object::is_retired);
+            let name = route.name_any();
+            if !new || urgent || !live {
+                self.write(uid, route, found, Object::Route);
+            } else if held.iter().any(|h| overlap::overlaps(h, route)) {
+                self.wait(format!("HTTPRoute {name} waits for a more specific route"));
+                held.push(route);
+            } else if found.is_none() {
+                // Envoy Gateway says nothing of a Backend that no route names.
+                // So the route comes without requests first.
+                self.write(uid, &object::retired(route), None, Object::Route);
+                self.wait(format!("HTTPRoute {name} is being brought in"));
+                held.push(route);
+            } else if verdict::arrived(bundle, &there.statuses()).is_err() {
+                self.wait(format!("HTTPRoute {name} is being brought in"));
+                held.push(route);
+            } else {
+                self.write(uid, route, found, Object::Route);
             }
         }
     }

@@ -10,9 +10,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use adit_api::{
     ResourceExt as _,
-    envoy_gateway::{
-        AncestorStatus, Backend, EnvoyExtensionPolicy, EnvoyPatchPolicy, PolicyStatus,
-    },
+    envoy_gateway::{AncestorStatus, EnvoyExtensionPolicy, EnvoyPatchPolicy, PolicyStatus},
 };
 use gateway_api::{gateways::Gateway, httproutes::HttpRoute};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -118,7 +116,40 @@ pub(super) fn bundle(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), Not
     }
     match statuses.routes.get(&place(&bundle.route)) {
         Some(found) if rollout::is_current_form(found.as_ref(), &bundle.route) => route(found),
+        // Before it takes requests. What is refused is said already.
+        Some(found) if rollout::is_retired(found) => {
+            route(found)?;
+            Err(pending(
+                "HTTPRoute",
+                &bundle.route.name_any(),
+                "is being brought in",
+            ))
+        }
         _ => Err(pending(
+            "HTTPRoute",
+            &bundle.route.name_any(),
+            "is not written yet",
+        )),
+    }
+}
+
+/// Whether all that a new route needs is there, so that it may take requests.
+pub(super) fn arrived(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), NotYet> {
+    if let Some(patch) = &bundle.patch {
+        match statuses.patches.get(&place(patch)) {
+            Some(found) if rollout::is_current_form(found.as_ref(), patch) => policy(found)?,
+            _ => {
+                return Err(pending(
+                    "EnvoyPatchPolicy",
+                    &patch.name_any(),
+                    "is not written yet",
+                ));
+            }
+        }
+    }
+    match statuses.routes.get(&place(&bundle.route)) {
+        Some(found) => route(found),
+        None => Err(pending(
             "HTTPRoute",
             &bundle.route.name_any(),
             "is not written yet",
@@ -220,29 +251,12 @@ fn listeners(gateway: &Gateway) -> Result<(), NotYet> {
     Err(NotYet::new(Reason::GatewayNotReady, message))
 }
 
-/// Whether Envoy Gateway has looked at the policy as it is.
-pub(super) fn is_seen(policy: &EnvoyPatchPolicy) -> bool {
-    let generation = policy.metadata.generation;
-    ancestors(policy.status.as_ref()).iter().any(|a| {
-        a.condition("Accepted")
-            .is_some_and(|c| c.status == "True" && current_condition(c, generation))
-    })
-}
-
 /// Whether Envoy Gateway said last that the policy is applied.
 pub(super) fn is_programmed(policy: &EnvoyPatchPolicy) -> bool {
     ancestors(policy.status.as_ref()).iter().any(|a| {
         a.condition("Programmed")
             .is_some_and(|c| c.status == "True")
     })
-}
-
-/// Whether Envoy Gateway has looked at the Backend as it is.
-pub(super) fn is_known(backend: &Backend) -> bool {
-    let conditions = backend.status.iter().flat_map(|s| &s.conditions);
-    conditions
-        .filter(|c| c.type_ == "Accepted" && c.status == "True")
-        .any(|c| current_condition(c, backend.metadata.generation))
 }
 
 /// Whether a route was taken at any time.

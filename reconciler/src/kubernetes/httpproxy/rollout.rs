@@ -133,6 +133,9 @@ async fn carry_out(ctx: &Context, plan: Plan) -> Result<(), WriteError> {
     if let Some(pause) = plan.pause.filter(|_| !ctx.config.dry_run) {
         tokio::time::sleep(pause).await;
     }
+    if let Some(pause) = plan.pause.filter(|_| !plan.delete.is_empty()) {
+        tokio::time::sleep(pause).await;
+    }
     for which in &plan.delete {
         match which.kind {
             Kind::Route => remove(writer, &stores.routes, which).await?,

@@ -142,7 +142,7 @@ fn includes(found: &Value, wanted: &Value) -> bool {
 }
 
 /// Whether a route takes no requests any more.
-pub(super) fn is_retired(route: &HttpRoute) -> bool {
+pub(in super::super) fn is_retired(route: &HttpRoute) -> bool {
     route.annotations().contains_key(RETIRED_ANNOTATION)
 }
 

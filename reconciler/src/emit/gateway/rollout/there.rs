@@ -13,8 +13,8 @@ use adit_wire::Target;
 use gateway_api::httproutes::HttpRoute;
 
 use super::{
-    super::{Bundle, GATEWAY_API, Place, ROUTE_LABEL, patched_targets, verdict},
-    Observed, covers, place,
+    super::{GATEWAY_API, Place, ROUTE_LABEL, patched_targets, verdict},
+    Observed, place,
 };
 
 /// What is there, by place.
@@ -61,22 +61,6 @@ impl<'a> There<'a> {
         policies
             .into_iter()
             .all(|p| patched_targets(p).is_some_and(|targets| targets.iter().all(permitted)))
-    }
-
-    /// What Envoy Gateway does not know yet of the objects that a route needs.
-    pub(super) fn unknown(&self, bundle: &Bundle) -> Option<String> {
-        let patch = bundle.patch.iter().find(|wanted| {
-            let found = self.patches.get(&place(*wanted));
-            !found.is_some_and(|p| covers(p.as_ref(), *wanted) && verdict::is_seen(p))
-        });
-        if let Some(patch) = patch {
-            return Some(format!("EnvoyPatchPolicy {}", patch.name_any()));
-        }
-        let backend = bundle.backends.iter().find(|wanted| {
-            let found = self.backends.get(&place(*wanted));
-            !found.is_some_and(|b| covers(b.as_ref(), *wanted) && verdict::is_known(b))
-        });
-        backend.map(|b| format!("Backend {}", b.name_any()))
     }
 
     pub(super) fn has_gateway(&self, patch: &EnvoyPatchPolicy) -> bool {

@@ -173,7 +173,13 @@ impl World {
                 p.status = Some(status)
             });
         }
-        for (at, backend) in &seen.backends {
+        // It says nothing of a Backend that no route names.
+        let named: BTreeSet<_> = seen
+            .routes
+            .iter()
+            .flat_map(|(at, route)| references(route).map(move |b| backend_place(at, b)))
+            .collect();
+        for (at, backend) in seen.backends.iter().filter(|(at, _)| named.contains(at)) {
             let status = BackendStatus {
                 conditions: vec![condition(
                     "Accepted",
