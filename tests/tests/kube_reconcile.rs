@@ -35,7 +35,7 @@ on_the_stack!(
 );
 
 /// Writes to what programs Envoy Gateway.
-fn programming(writes: &[Write]) -> Vec<&Write> {
+fn programming<'a>(writes: &'a [Write], namespace: &str) -> Vec<&'a Write> {
     let made = [
         "httproutes",
         "backends",
@@ -43,7 +43,8 @@ fn programming(writes: &[Write]) -> Vec<&Write> {
         "envoyextensionpolicies",
     ];
     let more = ["backendtrafficpolicies", "gateways", "referencegrants"];
-    let all = writes.iter().filter(|w| w.subresource.is_empty());
+    let all = writes.iter().filter(|w| w.namespace == namespace);
+    let all = all.filter(|w| w.subresource.is_empty());
     all.filter(|w| made.contains(&w.resource.as_str()) || more.contains(&w.resource.as_str()))
         .collect()
 }
@@ -179,7 +180,9 @@ async fn what_is_as_wanted_is_not_written_and_one_change_is_one_look(stack: &Sta
         .context("web")?;
     ensure!(is_true(&web, "Programmed"), "{web:#}");
     let writes = stack.plane.writes_since(mark)?;
-    let web = writes.iter().filter(|w| w.name.starts_with("web-"));
+    let web = writes
+        .iter()
+        .filter(|w| w.namespace == "calm" && w.name.starts_with("web-"));
     ensure!(web.count() == 0, "{writes:#?}");
     // Restarted, it finds all as it should be.
     let mut place = place;
@@ -192,8 +195,10 @@ async fn what_is_as_wanted_is_not_written_and_one_change_is_one_look(stack: &Sta
     );
     ensure!(again.looks().await? >= 2);
     let writes = stack.plane.writes_since(mark)?;
-    ensure!(programming(&writes).is_empty(), "{writes:#?}");
-    let statuses = writes.iter().filter(|w| w.resource == "httpproxies");
+    ensure!(programming(&writes, "calm").is_empty(), "{writes:#?}");
+    let statuses = writes
+        .iter()
+        .filter(|w| w.namespace == "calm" && w.resource == "httpproxies");
     ensure!(statuses.count() == 0, "{writes:#?}");
     drop(objects);
     again.end().await

@@ -128,7 +128,7 @@ impl Gateways {
 
     /// How many Gateways wait to be looked at.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue.waiting()
     }
 
     /// Ends [`Gateways::run`].

@@ -97,7 +97,7 @@ struct Watch {
 
 /// What a renewal came to.
 enum Renewal {
-    Done(Lease),
+    Done(Box<Lease>),
     /// Somebody else holds it.
     Taken(String),
     Failed(String),
@@ -359,7 +359,7 @@ async fn renew(term: Arc<Term>, at: Instant, lost: CancellationToken, stop: Canc
                 if !stop.is_cancelled() {
                     term.fence.extend(until);
                 }
-                *term.seen.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+                *term.seen.lock().unwrap_or_else(PoisonError::into_inner) = *lease;
                 schedule.renewed(rand::random())
             }
             Renewal::Taken(holder) => {
@@ -387,7 +387,7 @@ impl Term {
         lease.spec = Some(election.spec(&lease.spec.clone().unwrap_or_default()));
         let params = election.params();
         let error = match api.0.replace(&election.lease, &params, &lease).await {
-            Ok(lease) => return Renewal::Done(lease),
+            Ok(lease) => return Renewal::Done(Box::new(lease)),
             Err(error) => error,
         };
         if !matches!(Class::of(&error), Class::Conflict | Class::NotFound) {

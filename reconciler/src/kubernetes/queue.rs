@@ -91,14 +91,8 @@ impl<T: Ord + Clone> Queue<T> {
     }
 
     /// How many wait to be looked at now.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.lock().ready.len()
-    }
-
-    /// Whether nothing waits and nobody works.
-    pub fn is_idle(&self) -> bool {
-        let state = self.lock();
-        state.ready.is_empty() && state.running.is_empty()
     }
 
     /// Nothing more is given out.

@@ -72,7 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             count(&mut picture, &stores);
             let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
             for (kind, n) in [
-                ("HTTPProxy", queue.len()),
+                ("HTTPProxy", queue.waiting()),
                 ("Gateway", gateways.queued()),
                 ("Leftover", sweep.queued()),
             ] {

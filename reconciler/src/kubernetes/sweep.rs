@@ -77,7 +77,7 @@ impl Sweep {
 
     /// How many wait.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue.waiting()
     }
 
     /// Sweeps until it is closed.
