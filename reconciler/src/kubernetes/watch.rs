@@ -69,8 +69,10 @@ pub(super) async fn watch<K>(
             let code = code(&error);
             // A whole API group that is not there is answered in plain text
             // ("404 page not found"), which a watch cannot read; a list can.
-            let unreadable =
-                matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)));
+            let unreadable = matches!(
+                error,
+                watcher::Error::WatchFailed(kube::Error::SerdeError(_))
+            );
             // Lists by watch came with Kubernetes 1.32 and can be switched off.
             if (unreadable || matches!(code, Some(400 | 422)))
                 && config.initial_list_strategy == InitialListStrategy::StreamingList

@@ -188,8 +188,15 @@ async fn place(
         ),
         None => judge(ctx, proxy, &bundles, &ground, wanted, &problems),
     };
-    if report.programmed.state == super::conditions::State::True && progress.done {
-        leave_gateways(ctx, proxy, wanted).await?;
+    if report.programmed.state == super::conditions::State::True {
+        match progress.waiting {
+            None => leave_gateways(ctx, proxy, wanted).await?,
+            // Requests may still take an old route.
+            Some(what) => {
+                let message = format!("the new routes serve; the old ones are going: {what}");
+                report.programmed = Said::no(verdict::Reason::Pending.as_str(), message);
+            }
+        }
     }
     Ok(())
 }

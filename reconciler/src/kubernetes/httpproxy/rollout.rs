@@ -28,8 +28,8 @@ const ROUNDS: usize = 8;
 pub struct Progress {
     /// Names that others have taken.
     pub refused: Vec<Reference>,
-    /// Whether all is as wanted.
-    pub done: bool,
+    /// What the next step waits for; `None` when all is as wanted.
+    pub waiting: Option<String>,
 }
 
 /// All that is there of an HTTPProxy.
@@ -86,7 +86,10 @@ pub async fn advance(
         for why in &plan.waiting {
             tracing::debug!(object = %Key::of(proxy), why, "waiting");
         }
-        progress.done = plan.is_done();
+        progress.waiting = match plan.is_done() {
+            true => None,
+            false => Some(plan.waiting.first().cloned().unwrap_or_default()),
+        };
         progress.refused.clone_from(&plan.refused);
         if steps == 0 {
             break;
