@@ -13,7 +13,7 @@
 use adit_tests::{
     client::http::get,
     kube::{
-        Class, Kind, Stack,
+        Class, Kind, Stack, external_dns,
         objects::{condition, is_true},
         site::{Site, rule},
     },
@@ -42,6 +42,7 @@ async fn a_service_behind_nat_is_reached_by_its_agents_key(stack: &Stack) -> Res
     )
     .await?;
     let objects = &site.objects;
+    external_dns::install(objects).await?;
 
     // 1. The device starts. Its agent creates the Connector …
     let service = HttpService::start()?;

@@ -92,6 +92,7 @@ fn admin(ready: bool) -> Admin {
             ready,
             bound: vec![],
             relay: None,
+            control_plane: None,
             streams: 0,
             queued: 0,
             peers: vec![],

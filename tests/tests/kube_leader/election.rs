@@ -132,7 +132,7 @@ async fn a_holder_that_is_cut_off_stops_before_another_begins() -> Result<()> {
     });
     ensure!(first.fence.open());
     line.cut().await;
-    patiently("the loss", async { Ok(first.lost.cancelled().await) }).await?;
+    lost(&first).await?;
     ensure!(!first.fence.open());
     let (held, both) = second.await?;
     ensure!(!both, "two led at once");
@@ -144,6 +144,15 @@ async fn a_holder_that_is_cut_off_stops_before_another_begins() -> Result<()> {
     Ok(())
 }
 
+/// Waits until a holder knows that it leads no more.
+async fn lost(held: &Held) -> Result<()> {
+    let lost = async {
+        held.lost.cancelled().await;
+        Ok(())
+    };
+    patiently("the loss", lost).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_sees_another_in_the_lease_stops_at_once() -> Result<()> {
     let objects = ControlPlane::shared().await?.admin().await?;
@@ -153,7 +162,7 @@ async fn a_holder_that_sees_another_in_the_lease_stops_at_once() -> Result<()> {
     objects
         .merge(Kind::LEASE, "taken", "leader", None, &other)
         .await?;
-    patiently("the loss", async { Ok(held.lost.cancelled().await) }).await?;
+    lost(&held).await?;
     held.release().await;
     let lease = lease(&objects, "taken").await?;
     ensure!(lease["spec"]["holderIdentity"] == "another", "{lease}");
