@@ -14,6 +14,7 @@ mod abi;
 mod demo;
 mod envoy;
 mod kube;
+mod name_servers;
 mod step;
 mod test;
 
