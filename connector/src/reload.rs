@@ -102,7 +102,6 @@ impl Reloader {
         let loaded = read.unwrap_or_else(|error| Err(error.to_string()));
         match loaded {
             Ok((policy, options)) => {
-                self.shared.metrics.reloaded(true);
                 if rest_of(&options) != self.rest {
                     tracing::warn!(
                         "the file changes more than allow and targets; the rest takes effect at \
@@ -115,6 +114,7 @@ impl Reloader {
                         options.register.control.wanted(),
                     );
                 }
+                self.shared.metrics.reloaded(true);
             }
             Err(error) => {
                 self.shared.metrics.reloaded(false);

@@ -432,18 +432,32 @@ async fn dialers_are_let_in_and_out_by_the_connectors_status() -> Result<()> {
 
     stage.allow(&[&"l".repeat(52), &key.id]).await?;
     let mut stream = until("a tunnel", async || tunnel().await.ok()).await?;
-    echoes(&mut stream).await?;
+    echoes(&mut stream)
+        .await
+        .with_context(|| at("while the status names the dialer", &stage))?;
 
     // The configured list and the status add up, both live.
     stage.agent.set("allow", json!([key.id]));
+    // The first reading is of the file as it was at the start.
+    let read = async || reloads(&stage).await.filter(|n| *n > 0);
+    let before = until("the first reading", read).await?;
     stage.agent.reconfigure()?;
-    let log = |text: &str| stage.agent.process().is_ok_and(|p| p.log().contains(text));
-    stage.allow(&[]).await?;
-    until("the empty list", async || {
-        log("status.allowedDialers is in effect").then_some(())
+    until("the configured list", async || {
+        reloads(&stage).await.filter(|n| *n > before)
     })
     .await?;
-    echoes(&mut stream).await?;
+    // Another dialer instead, as an unchanged union would not be announced.
+    let other = Key::new(stage.dir.path(), "other")?;
+    stage.allow(&[&other.id]).await?;
+    until("the other dialer", async || {
+        let log = stage.agent.process().map(|p| p.log()).unwrap_or_default();
+        let told = log.matches("status.allowedDialers is in effect").count();
+        (told == 2).then_some(())
+    })
+    .await?;
+    echoes(&mut stream)
+        .await
+        .with_context(|| at("while the configuration names it", &stage))?;
 
     // Taken away by both: the tunnel is cut.
     stage.agent.options.remove("allow");
@@ -454,7 +468,9 @@ async fn dialers_are_let_in_and_out_by_the_connectors_status() -> Result<()> {
     ensure!(tunnel().await.is_err(), "it was let out");
     stage.allow(&[&key.id]).await?;
     let mut stream = until("a tunnel again", async || tunnel().await.ok()).await?;
-    echoes(&mut stream).await?;
+    echoes(&mut stream)
+        .await
+        .with_context(|| at("after it was named again", &stage))?;
 
     // A Connector that is deleted takes no right away: it is made anew, and
     // says nothing about dialers until its controller has spoken.
@@ -465,7 +481,9 @@ async fn dialers_are_let_in_and_out_by_the_connectors_status() -> Result<()> {
     stage
         .connector("connection details again", has_details)
         .await?;
-    echoes(&mut stream).await?;
+    echoes(&mut stream)
+        .await
+        .with_context(|| at("with a Connector that was made anew", &stage))?;
     Ok(())
 }
 
@@ -731,6 +749,21 @@ async fn open(dialer: &Dialer, target: &adit_wire::Target) -> Result<UnixStream>
         }
     })
     .await
+}
+
+/// How often the agent has read its file and used it.
+async fn reloads(stage: &Stage) -> Option<u32> {
+    let metrics = stage.agent.admin.get("/metrics").await.ok()?;
+    let name = "adit_connector_reloads_total{result=\"ok\"} ";
+    metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.parse().ok())
+}
+
+/// When it was, and what the agent said last.
+fn at(when: &str, stage: &Stage) -> String {
+    let words = stage.agent.process().map(|p| p.last_words());
+    format!("{when}:\n{}", words.unwrap_or_default())
 }
 
 async fn echoes(stream: &mut UnixStream) -> Result<()> {

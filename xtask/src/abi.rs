@@ -4,7 +4,7 @@
 //! module is the dynamic linker: a callback that Envoy does not export makes
 //! the load fail, and an export that Envoy requires is looked up by name.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSymbol};
@@ -67,8 +67,7 @@ struct Module {
 
 /// Builds the module and compares it; true if it fits every Envoy.
 pub fn run() -> Result<bool> {
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
-        .current_dir(root())
+    let status = crate::cargo()
         .args(crate::BUILD)
         .status()
         .context("run cargo build")?;

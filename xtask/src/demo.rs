@@ -27,9 +27,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<bool> {
     let envoy = envoy::find(options.envoy_version.as_deref())?;
     eprintln!("Building (the first time takes some minutes) …");
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(root())
+    let status = crate::cargo()
         .args(crate::BUILD)
         .status()
         .context("run cargo build")?;

@@ -18,7 +18,10 @@ mod name_servers;
 mod step;
 mod test;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use clap::{Parser, Subcommand};
 
@@ -26,11 +29,11 @@ use clap::{Parser, Subcommand};
 #[command(bin_name = "cargo xtask", about = "Adit's own commands")]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Task,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Task {
     /// Sends real traffic through Envoy, dialer and connector, and compares
     Demo(demo::Options),
     /// Format, lints, tests on every supported Envoy, docs, ABI
@@ -67,16 +70,41 @@ fn root() -> PathBuf {
     here.parent().map_or(here.clone(), PathBuf::from)
 }
 
+/// Cargo, as if it had been started by hand. What `cargo run` sets for this
+/// program would be in the environment of build scripts: some (ring's) run again
+/// when it changes, and most of the tree is then compiled anew each time a
+/// developer changes between `cargo xtask …` and `cargo …`.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.current_dir(root());
+    let ours = |name: &str| {
+        name.starts_with("CARGO_PKG_")
+            || name.starts_with("CARGO_MANIFEST_")
+            || [
+                "CARGO_BIN_NAME",
+                "CARGO_CRATE_NAME",
+                "CARGO_PRIMARY_PACKAGE",
+            ]
+            .contains(&name)
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Demo(options) => demo::run(&options),
-        Command::Test(options) => test::run(&options),
-        Command::Envoy { version } => envoy::find(version.as_deref()).map(|path| {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Envoy { version } => envoy::find(version.as_deref()).map(|path| {
             println!("{}", path.display());
             true
         }),
-        Command::Abi => abi::run(),
-        Command::Kube(command) => kube::run(&command),
+        Task::Abi => abi::run(),
+        Task::Kube(command) => kube::run(&command),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

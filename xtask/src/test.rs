@@ -1,8 +1,6 @@
 //! `cargo xtask test`: everything CI checks, each step even when one before it
 //! failed, and at the end what was found and what was left out.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use crate::{abi, envoy, kube, name_servers, root, step};
@@ -21,8 +19,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<bool> {
     let root = root();
     let cargo = |args: &[&str]| {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        command.current_dir(&root).args(args);
+        let mut command = crate::cargo();
+        command.args(args);
         if options.all {
             command.env("ADIT_TEST_ALL", "1");
         }

@@ -96,23 +96,20 @@ fn prepare() -> Result<()> {
         envoy::find(Some(version))?;
     }
     eprintln!("Building (the first time takes some minutes) …");
-    let status = cargo().args(BUILD).status().context("run cargo build")?;
+    let status = crate::cargo()
+        .args(BUILD)
+        .status()
+        .context("run cargo build")?;
     ensure!(status.success(), "the build failed");
     Ok(())
 }
 
 fn e2e(filter: Option<&str>) -> Result<bool> {
-    let mut test = cargo();
+    let mut test = crate::cargo();
     test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     for target in test_targets()? {
         test.args(["--test", &target]);
     }
     test.args(["--", "--show-output"]).args(filter);
     Ok(test.status().context("run cargo test")?.success())
-}
-
-fn cargo() -> Process {
-    let mut cargo = Process::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    cargo.current_dir(root());
-    cargo
 }

@@ -26,6 +26,7 @@ use k8s_openapi::api::core::v1::Namespace;
 
 use self::report::{Report, Said};
 use super::{
+    conditions::State,
     context::Context,
     gateways::Gateways,
     ground::{self, Ground, Missing, Wanted},
@@ -131,6 +132,13 @@ async fn program(
     {
         report.programmed = said;
     }
+    // Who waits for Programmed waits for all that was asked for.
+    if report.programmed.state == State::True && report.accepted.state == State::False {
+        report.programmed = Said::no(
+            &report.accepted.reason,
+            "what can be programmed serves; rules that cannot answer 500: see the condition Accepted",
+        );
+    }
     (report, result)
 }
 
@@ -188,7 +196,7 @@ async fn place(
         ),
         None => judge(ctx, proxy, &bundles, &ground, wanted, &problems),
     };
-    if report.programmed.state == super::conditions::State::True {
+    if report.programmed.state == State::True {
         match progress.waiting {
             None => leave_gateways(ctx, proxy, wanted).await?,
             // Requests may still take an old route.
