@@ -5,6 +5,7 @@
 //!   serves them and as a directory of manifests holds them.
 //! * [`envoy_gateway`], [`external_dns`]: what is read and written of others' kinds.
 //!   (Gateway API's own kinds come from the `gateway-api` crate.)
+//! * [`labels`]: by which the processes find each other's objects.
 //! * [`Endpoint`]: a backend's address, parsed.
 //! * [`validate`]: every rule that concerns one object alone; each breach is a
 //!   [`Problem`]: where, which [`Reason`], and a sentence.
@@ -19,6 +20,7 @@ mod dialer_state;
 mod endpoint;
 pub mod envoy_gateway;
 pub mod external_dns;
+pub mod labels;
 pub mod networking;
 mod problem;
 pub mod validate;

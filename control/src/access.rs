@@ -81,6 +81,13 @@ pub enum AccessError {
     },
 }
 
+/// An option without the one that gives it a meaning.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--{0} has no meaning without a Kubernetes API: give --kubeconfig FILE or --in-cluster too"
+)]
+pub struct Meaningless(pub &'static str);
+
 impl Options {
     /// Whether an API server is to be used at all.
     pub fn wanted(&self) -> bool {

@@ -16,6 +16,6 @@ mod contact;
 pub mod lease;
 pub mod pace;
 
-pub use access::{Access, AccessError, Options};
+pub use access::{Access, AccessError, Meaningless, Options};
 pub use class::Class;
 pub use contact::{Contact, Failure};

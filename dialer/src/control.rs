@@ -9,8 +9,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use adit_api::labels::{DIALER_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 use adit_control::{
-    Access, AccessError, Contact, Failure, apply,
+    Access, AccessError, Contact, Failure, Meaningless, apply,
     lease::{self, Schedule},
 };
 use adit_wire::EndpointId;
@@ -32,8 +33,6 @@ use crate::discovery::{self, Sources};
 const STEP: &str = "renew the Lease";
 /// The field manager of the Lease.
 const MANAGER: &str = "adit-dialer";
-/// By this label the reconciler finds dialers.
-const LABEL: &str = "networking.datumapis.com/dialer";
 /// How long the end of the process waits for the Lease to be deleted.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -77,19 +76,12 @@ pub struct ControlConfig {
     pub gateway_namespaces: Vec<String>,
 }
 
-/// An option without the one that gives it a meaning.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "--{0} has no meaning without a Kubernetes API: give --kubeconfig FILE or --in-cluster too"
-)]
-pub struct NoControlPlane(&'static str);
-
 impl ControlOptions {
     /// `None` without an API server.
     ///
     /// # Errors
     /// When an option has no meaning.
-    pub fn resolve(self) -> Result<Option<ControlConfig>, NoControlPlane> {
+    pub fn resolve(self) -> Result<Option<ControlConfig>, Meaningless> {
         if self.control.wanted() {
             return Ok(Some(ControlConfig {
                 control: self.control,
@@ -102,8 +94,8 @@ impl ControlOptions {
             self.gateway_namespace.is_empty(),
         ) {
             (true, true) => Ok(None),
-            (false, _) => Err(NoControlPlane("watch-namespace")),
-            (true, false) => Err(NoControlPlane("gateway-namespace")),
+            (false, _) => Err(Meaningless("watch-namespace")),
+            (true, false) => Err(Meaningless("gateway-namespace")),
         }
     }
 }
@@ -191,7 +183,7 @@ impl Presence {
             "kind": "Lease",
             "metadata": {
                 "name": self.name,
-                "labels": {LABEL: "true", "app.kubernetes.io/managed-by": "adit"},
+                "labels": {DIALER_LABEL: "true", MANAGED_BY_LABEL: MANAGED_BY},
             },
             "spec": {
                 "holderIdentity": self.id.to_string(),

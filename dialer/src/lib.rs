@@ -45,7 +45,7 @@ use adit_tunnel::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use control::{ControlConfig, ControlOptions, NoControlPlane};
+pub use control::{ControlConfig, ControlOptions};
 pub use discovery::BuildError;
 pub use listener::ListenError;
 pub use options::{Config, ConfigError, DnsConfig, Limits, Options};

@@ -9,11 +9,17 @@ use std::{
 };
 
 use adit_api::{ConnectorHint, DialerState};
-use adit_wire::{Protocol, Target};
-use anyhow::Result;
+use adit_wire::{Protocol, Target, Verdict, preface::Preface};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
 
-use crate::{admin::Admin, binaries, envoy, envoy::Envoy, keys::Key, process::Process};
+use crate::{
+    admin::Admin, binaries, client::patiently, envoy, envoy::Envoy, keys::Key, process::Process,
+};
 
 /// `adit dialer` as a child process.
 pub struct Dialer {
@@ -51,6 +57,32 @@ impl Dialer {
             socket: dir.join("dialer.sock"),
             admin,
         })
+    }
+
+    /// A tunnel to a target, past its verdict.
+    pub async fn tunnel(&self, target: &Target) -> Result<UnixStream> {
+        let preface = Preface {
+            target: target.clone(),
+            wants_verdict: true,
+        };
+        let preface = preface.encode()?;
+        patiently("a verdict", async {
+            let mut socket = UnixStream::connect(&self.socket).await?;
+            socket.write_all(&preface).await?;
+            let mut got = Vec::new();
+            loop {
+                if let Some((verdict, len)) = Verdict::decode(&got)? {
+                    ensure!(matches!(verdict, Verdict::Connected(_)), "{verdict:?}");
+                    ensure!(len == got.len(), "bytes after the verdict");
+                    return Ok(socket);
+                }
+                // One at a time: what follows the verdict is the service's.
+                let mut byte = [0];
+                ensure!(socket.read(&mut byte).await? > 0, "closed before a verdict");
+                got.push(byte[0]);
+            }
+        })
+        .await
     }
 
     /// The command that [`Dialer::start`] runs, for [`Dialer::run`].

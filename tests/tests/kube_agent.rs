@@ -27,7 +27,6 @@ use adit_tests::{
     process::{self, Process, until},
     services::tcp::{Manner, TcpService},
 };
-use adit_wire::{Verdict, preface::Preface};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -427,7 +426,7 @@ async fn dialers_are_let_in_and_out_by_the_connectors_status() -> Result<()> {
     let dialer = Dialer::start(stage.dir.path(), &key, &hints, &[]).await?;
     let service = stage.echo.addr.to_string();
     let target = bare::target(&[&stage.agent.key.id], &service, Duration::from_secs(5))?;
-    let tunnel = || open(&dialer, &target);
+    let tunnel = || dialer.tunnel(&target);
     ensure!(tunnel().await.is_err(), "nobody was let in yet");
 
     stage.allow(&[&"l".repeat(52), &key.id]).await?;
@@ -594,23 +593,19 @@ async fn the_role_allows_its_own_objects_and_nothing_else() -> Result<()> {
     let path = stage.agent.options["kubeconfig"].clone();
     let own = Objects::open(path.as_str().context("a path")?.as_ref()).await?;
     let mut wrong = Vec::new();
-    for (group, resource, subresource) in [
-        ("networking.datumapis.com", "connectors", ""),
-        ("networking.datumapis.com", "connectors", "status"),
-        ("networking.datumapis.com", "connectoradvertisements", ""),
-        (
-            "networking.datumapis.com",
-            "connectoradvertisements",
-            "status",
-        ),
-        ("networking.datumapis.com", "connectorclasses", ""),
-        ("networking.datumapis.com", "httpproxies", ""),
-        ("networking.datumapis.com", "httpproxies", "status"),
-        ("coordination.k8s.io", "leases", ""),
-        ("gateway.envoyproxy.io", "envoypatchpolicies", ""),
-        ("gateway.networking.k8s.io", "httproutes", ""),
-        ("", "secrets", ""),
-        ("", "pods", "exec"),
+    for (group, resource) in [
+        ("networking.datumapis.com", "connectors"),
+        ("networking.datumapis.com", "connectors/status"),
+        ("networking.datumapis.com", "connectoradvertisements"),
+        ("networking.datumapis.com", "connectoradvertisements/status"),
+        ("networking.datumapis.com", "connectorclasses"),
+        ("networking.datumapis.com", "httpproxies"),
+        ("networking.datumapis.com", "httpproxies/status"),
+        ("coordination.k8s.io", "leases"),
+        ("gateway.envoyproxy.io", "envoypatchpolicies"),
+        ("gateway.networking.k8s.io", "httproutes"),
+        ("", "secrets"),
+        ("", "pods/exec"),
     ] {
         for verb in [
             "get", "list", "watch", "create", "update", "patch", "delete",
@@ -618,32 +613,19 @@ async fn the_role_allows_its_own_objects_and_nothing_else() -> Result<()> {
             for (namespace, name) in [("rights", EDGE), ("rights", "other"), ("default", EDGE)] {
                 let right = name == EDGE && namespace == "rights";
                 let expected = right
-                    && match (resource, subresource) {
-                        ("connectors" | "connectoradvertisements", "") => {
+                    && match resource {
+                        "connectors" | "connectoradvertisements" => {
                             ["get", "list", "watch", "create", "patch"].contains(&verb)
                         }
-                        ("connectors", "status") => verb == "patch",
-                        ("httpproxies", "") => ["create", "patch"].contains(&verb),
-                        ("leases", "") => ["get", "patch"].contains(&verb),
+                        "connectors/status" => verb == "patch",
+                        "httpproxies" => ["create", "patch"].contains(&verb),
+                        "leases" => ["get", "patch"].contains(&verb),
                         _ => false,
                     };
-                let review = json!({
-                    "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-                    "metadata": {},
-                    "spec": {"resourceAttributes": {
-                        "group": group, "resource": resource, "subresource": subresource,
-                        "verb": verb, "namespace": namespace, "name": name,
-                    }},
-                });
-                let request =
-                    http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
-                        .header("content-type", "application/json")
-                        .body(serde_json::to_vec(&review)?)?;
-                let answer: Value = own.client.request(request).await?;
-                let allowed = answer["status"]["allowed"] == true;
+                let allowed = own.may(verb, (group, resource), (namespace, name)).await?;
                 if allowed != expected {
                     wrong.push(format!(
-                        "{verb} {group}/{resource}/{subresource} {namespace}/{name}: {allowed}"
+                        "{verb} {group}/{resource} {namespace}/{name}: {allowed}"
                     ));
                 }
             }
@@ -673,7 +655,7 @@ async fn away() -> Result<()> {
     let dialer = Dialer::start(stage.dir.path(), &key, &hints, &[]).await?;
     let service = stage.echo.addr.to_string();
     let target = bare::target(&[&stage.agent.key.id], &service, Duration::from_secs(5))?;
-    let mut stream = until("a tunnel", async || open(&dialer, &target).await.ok()).await?;
+    let mut stream = until("a tunnel", async || dialer.tunnel(&target).await.ok()).await?;
 
     let command = kill_api_server(&plane)?;
     let lost = until("the loss in /status", async || {
@@ -683,7 +665,7 @@ async fn away() -> Result<()> {
     });
     lost.await?;
     echoes(&mut stream).await?;
-    let mut another = open(&dialer, &target).await?;
+    let mut another = dialer.tunnel(&target).await?;
     echoes(&mut another).await?;
     // A restart meanwhile: it serves, with the list in its file only.
     stage.agent.kill()?;
@@ -723,32 +705,6 @@ fn start_again(plane: &ControlPlane, command: Vec<String>) -> Result<Process> {
     let mut again = Command::new(command.first().context("a program")?);
     again.args(&command[1..]);
     Process::start("kube-apiserver-again", plane.dir(), &mut again)
-}
-
-/// A tunnel through the dialer, past its verdict.
-async fn open(dialer: &Dialer, target: &adit_wire::Target) -> Result<UnixStream> {
-    let preface = Preface {
-        target: target.clone(),
-        wants_verdict: true,
-    };
-    let preface = preface.encode()?;
-    patiently("a verdict", async {
-        let mut socket = UnixStream::connect(&dialer.socket).await?;
-        socket.write_all(&preface).await?;
-        let mut got = Vec::new();
-        loop {
-            if let Some((verdict, len)) = Verdict::decode(&got)? {
-                ensure!(matches!(verdict, Verdict::Connected(_)), "{verdict:?}");
-                ensure!(len == got.len(), "bytes after the verdict");
-                return Ok(socket);
-            }
-            // One at a time: what follows the verdict is the service's.
-            let mut byte = [0];
-            ensure!(socket.read(&mut byte).await? > 0, "closed before a verdict");
-            got.push(byte[0]);
-        }
-    })
-    .await
 }
 
 /// How often the agent has read its file and used it.

@@ -21,7 +21,7 @@ use adit_tests::{
     kube::{ControlPlane, Kind, Objects, enter},
     process::until,
 };
-use adit_wire::{Target, Verdict, preface::Preface};
+use adit_wire::Target;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -186,11 +186,11 @@ async fn connectors_are_found_by_their_objects_and_followed_when_they_move() -> 
     let _ = stage.connector(&stage.connectors, "bad", nonsense).await;
     let dialer = stage.start(&[]).await?;
     let target = target(&fake, 80)?;
-    ensure!(open(&dialer, &target).await.is_err(), "nobody knows it yet");
+    ensure!(dialer.tunnel(&target).await.is_err(), "nobody knows it yet");
     stage
         .connector(&stage.connectors, "edge", details(&fake))
         .await?;
-    let stream = until("a tunnel", async || open(&dialer, &target).await.ok()).await?;
+    let stream = until("a tunnel", async || dialer.tunnel(&target).await.ok()).await?;
     drop(stream);
 
     // One that is not where its object says, and then says where it is.
@@ -206,12 +206,12 @@ async fn connectors_are_found_by_their_objects_and_followed_when_they_move() -> 
         "service.internal.test:80",
         Duration::from_secs(1),
     )?;
-    ensure!(open(&dialer, &other).await.is_err());
+    ensure!(dialer.tunnel(&other).await.is_err());
     stage
         .connector(&stage.connectors, "second", details(&second))
         .await?;
     until("a tunnel to the second one", async || {
-        open(&dialer, &other).await.ok()
+        dialer.tunnel(&other).await.ok()
     })
     .await?;
     let status = dialer.admin.json("/status").await?;
@@ -236,8 +236,8 @@ async fn streams_of_a_target_end_when_its_policy_goes() -> Result<()> {
             "300ms",
         ])
         .await?;
-    let mut first = until("a tunnel", async || open(&dialer, &kept).await.ok()).await?;
-    let mut second = until("a tunnel", async || open(&dialer, &gone).await.ok()).await?;
+    let mut first = until("a tunnel", async || dialer.tunnel(&kept).await.ok()).await?;
+    let mut second = until("a tunnel", async || dialer.tunnel(&gone).await.ok()).await?;
     answers(&mut first).await?;
     answers(&mut second).await?;
     stage
@@ -258,7 +258,7 @@ async fn streams_of_a_target_end_when_its_policy_goes() -> Result<()> {
     })
     .await?
     .ok();
-    let mut again = open(&dialer, &gone).await?;
+    let mut again = dialer.tunnel(&gone).await?;
     answers(&mut again).await
 }
 
@@ -336,8 +336,8 @@ async fn only_the_watched_namespaces_are_read() -> Result<()> {
         .args(["--watch-namespace", &stage.connectors]);
     let dialer = Dialer::run(stage.dir.path(), command).await?;
     let to_near = target(&near, 80)?;
-    until("a tunnel", async || open(&dialer, &to_near).await.ok()).await?;
-    ensure!(open(&dialer, &target(&far, 80)?).await.is_err());
+    until("a tunnel", async || dialer.tunnel(&to_near).await.ok()).await?;
+    ensure!(dialer.tunnel(&target(&far, 80)?).await.is_err());
 
     // Everything is not permitted to this user: said, and nothing else harmed.
     let mut command = Dialer::command(stage.dir.path(), &stage.key, &[(&far.id, far.addr)])?;
@@ -347,7 +347,7 @@ async fn only_the_watched_namespaces_are_read() -> Result<()> {
         .args(["--namespace", &stage.dialers]);
     drop(dialer);
     let dialer = Dialer::run(stage.dir.path(), command).await?;
-    let mut stream = open(&dialer, &target(&far, 80)?).await?;
+    let mut stream = dialer.tunnel(&target(&far, 80)?).await?;
     answers(&mut stream).await?;
     let said = until("what is refused", async || {
         let status = dialer.admin.json("/status").await.ok()?;
@@ -390,25 +390,9 @@ async fn the_roles_allow_what_is_needed_and_nothing_else() -> Result<()> {
                     }
                     _ => false,
                 };
-                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-                let review = json!({
-                    "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-                    "metadata": {},
-                    "spec": {"resourceAttributes": {
-                        "group": group, "resource": resource, "subresource": subresource,
-                        "verb": verb, "namespace": namespace, "name": "x",
-                    }},
-                });
-                let request =
-                    http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
-                        .header("content-type", "application/json")
-                        .body(serde_json::to_vec(&review)?)?;
-                let answer: Value = own.client.request(request).await?;
-                let allowed = answer["status"]["allowed"] == true;
+                let allowed = own.may(verb, (group, resource), (namespace, "x")).await?;
                 if allowed != expected {
-                    wrong.push(format!(
-                        "{verb} {group}/{resource}/{subresource} {namespace}: {allowed}"
-                    ));
+                    wrong.push(format!("{verb} {group}/{resource} {namespace}: {allowed}"));
                 }
             }
         }
@@ -444,7 +428,7 @@ async fn alone() -> Result<()> {
         "100ms",
     ]);
     let mut dialer = Dialer::run(dir.path(), command).await?;
-    let mut stream = open(&dialer, &target(&fake, 80)?).await?;
+    let mut stream = dialer.tunnel(&target(&fake, 80)?).await?;
     answers(&mut stream).await?;
     let said = until("what it cannot do", async || {
         let status = dialer.admin.json("/status").await.ok()?;
@@ -457,32 +441,6 @@ async fn alone() -> Result<()> {
     let ended = dialer.process.terminate().await?;
     ensure!(ended.success(), "{ended}");
     Ok(())
-}
-
-/// A tunnel through the dialer, past its verdict.
-async fn open(dialer: &Dialer, target: &Target) -> Result<UnixStream> {
-    let preface = Preface {
-        target: target.clone(),
-        wants_verdict: true,
-    };
-    let preface = preface.encode()?;
-    patiently("a verdict", async {
-        let mut socket = UnixStream::connect(&dialer.socket).await?;
-        socket.write_all(&preface).await?;
-        let mut got = Vec::new();
-        loop {
-            if let Some((verdict, len)) = Verdict::decode(&got)? {
-                ensure!(matches!(verdict, Verdict::Connected(_)), "{verdict:?}");
-                ensure!(len == got.len(), "bytes after the verdict");
-                return Ok(socket);
-            }
-            // One at a time: what follows the verdict is the service's.
-            let mut byte = [0];
-            ensure!(socket.read(&mut byte).await? > 0, "closed before a verdict");
-            got.push(byte[0]);
-        }
-    })
-    .await
 }
 
 /// A request to the fake connector's service, and its answer.

@@ -11,6 +11,7 @@ use adit_api::{
     networking::HttpProxy,
     validate::{self, Scope},
 };
+use adit_control::Meaningless;
 use adit_wire::EndpointId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -85,10 +86,8 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     /// Options that mean nothing without an API server.
-    #[error(
-        "--{0} has no meaning without a Kubernetes API: give --kubeconfig FILE or --in-cluster too"
-    )]
-    NoControlPlane(&'static str),
+    #[error(transparent)]
+    NoControlPlane(#[from] Meaningless),
     /// A name that no Connector can have.
     #[error(
         "--name {0:?}: a Connector's name has at most 63 lowercase letters, digits and hyphens, and \
@@ -128,7 +127,7 @@ impl RegisterOptions {
                 ("http-proxy", self.http_proxy.is_some()),
             ];
             return match given.into_iter().find(|(_, given)| *given) {
-                Some((option, _)) => Err(RegisterError::NoControlPlane(option)),
+                Some((option, _)) => Err(Meaningless(option).into()),
                 None => Ok(None),
             };
         }

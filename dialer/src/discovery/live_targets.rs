@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use adit_api::envoy_gateway::EnvoyPatchPolicy;
+use adit_api::{
+    envoy_gateway::EnvoyPatchPolicy,
+    labels::{MANAGED_BY, MANAGED_BY_LABEL, TARGETS_ANNOTATION},
+};
 use adit_control::{Contact, Failure, pace};
 use adit_tunnel::throttle::Throttle;
 use adit_wire::Target;
@@ -27,10 +30,6 @@ use kube::{
 use super::{Source, Sources, State};
 
 const STEP: &str = "watch EnvoyPatchPolicies";
-/// The reconciler's own; others' policies are nobody's business here.
-const SELECTOR: &str = "app.kubernetes.io/managed-by=adit";
-/// Base64 targets, separated by commas.
-const ANNOTATION: &str = "networking.datumapis.com/targets";
 /// More than Envoy has clusters. Beyond, the list is not managed at all: half
 /// a list would close streams that are live.
 const MAX_TARGETS: usize = 100_000;
@@ -57,7 +56,10 @@ struct Place {
 pub async fn follow(client: Client, namespaces: Vec<String>, contact: Contact, to: Sources) {
     let watches = namespaces.iter().enumerate().map(|(place, namespace)| {
         let api: Api<Object> = Api::namespaced(client.clone(), namespace);
-        let config = watcher::Config::default().labels(SELECTOR).page_size(PAGE);
+        let config = watcher::Config::default()
+            // The reconciler's own; others' policies are nobody's business here.
+            .labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"))
+            .page_size(PAGE);
         watcher::watcher(api, config)
             .backoff(pace::WatchBackoff::default())
             .map(move |event| (place, event))
@@ -152,7 +154,7 @@ fn read(object: &Object) -> ((String, String), Vec<Target>) {
         meta.name.clone().unwrap_or_default(),
     );
     let annotations = meta.annotations.as_ref();
-    let text = annotations.and_then(|a| a.get(ANNOTATION));
+    let text = annotations.and_then(|a| a.get(TARGETS_ANNOTATION));
     let entries = text.map(String::as_str).unwrap_or_default().split(',');
     let entries = entries.map(str::trim).filter(|e| !e.is_empty());
     let mut targets = Vec::new();
@@ -163,7 +165,7 @@ fn read(object: &Object) -> ((String, String), Vec<Target>) {
                 if let Some(left_out) = LOG.pass() {
                     tracing::warn!(
                         policy = %format!("{}/{}", key.0, key.1), %error, left_out,
-                        "an entry of the annotation {ANNOTATION} is no target"
+                        "an entry of the annotation {TARGETS_ANNOTATION} is no target"
                     );
                 }
             }
@@ -192,7 +194,7 @@ mod tests {
     fn policy(name: &str, annotation: &str) -> Object {
         serde_json::from_value(json!({
             "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-            "metadata": {"namespace": "gateways", "name": name, "annotations": {ANNOTATION: annotation}},
+            "metadata": {"namespace": "gateways", "name": name, "annotations": {TARGETS_ANNOTATION: annotation}},
         }))
         .expect("metadata")
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use adit_api::{
-    ConnectorHint, Endpoint, LabelSelector, Problem, Reason, ResourceExt as _,
+    ConnectorHint, Endpoint, LabelSelector, Problem, Reason, ResourceExt as _, labels,
     networking::{CAPABILITY_CONNECT_TCP, Connector, ConnectorAdvertisement, ConnectorReference},
     validate,
 };
@@ -167,24 +167,9 @@ fn below(host: &Host, suffix: &Host) -> bool {
 
 /// Whether a selector means a connector.
 pub fn selects(selector: &LabelSelector, connector: &Connector) -> bool {
-    let labels = connector.labels();
-    let equal = selector
-        .match_labels
-        .iter()
-        .flatten()
-        .all(|(k, v)| labels.get(k) == Some(v));
-    equal
-        && selector.match_expressions.iter().flatten().all(|e| {
-            let value = labels.get(&e.key);
-            let listed = value.is_some_and(|v| e.values.iter().flatten().any(|x| x == v));
-            match e.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
+    let equal = selector.match_labels.iter().flatten();
+    let requirements = selector.match_expressions.iter().flatten();
+    labels::selected(connector.labels(), equal, requirements.map(Into::into))
 }
 
 fn show_selector(selector: &LabelSelector) -> String {

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use adit_api::{
     Problem, Reason, ResourceExt as _,
     envoy_gateway::{EnvoyProxy, GROUP, TargetRef},
+    labels::{self, Requirement},
     networking::HttpProxy,
 };
 use gateway_api::{
@@ -276,20 +277,14 @@ fn allows(gateway: &Gateway, namespace: &str, stores: &Stores) -> bool {
 }
 
 fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
+    let requirements = selector.match_expressions.iter().flatten();
+    let requirements = requirements.map(|e| Requirement {
+        key: &e.key,
+        operator: &e.operator,
+        values: e.values.as_deref().unwrap_or_default(),
+    });
     let equal = selector.match_labels.iter().flatten();
-    let mut wanted = selector.match_expressions.iter().flatten();
-    equal.into_iter().all(|(k, v)| labels.get(k) == Some(v))
-        && wanted.all(|e| {
-            let value = labels.get(&e.key);
-            let listed = value.is_some_and(|v| e.values.iter().flatten().any(|x| x == v));
-            match e.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
+    labels::selected(labels, equal, requirements)
 }
 
 /// The place of a key.

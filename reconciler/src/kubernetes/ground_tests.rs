@@ -44,39 +44,23 @@ fn put<K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned>(
     kept.seen(DeserializeGuard(Ok(object)));
 }
 
+fn synced<K: kube::Resource + Clone>(kept: &Kept<K>) {
+    kept.set_health(kept.scope(), Health::Synced);
+}
+
 /// A Gateway `infra/edge` of class `adit`, whose EnvoyProxy lists the module.
 fn stores(allowed: Value) -> Stores {
     let stores = Stores::default();
-    stores
-        .namespaces
-        .set_health(stores.namespaces.scope(), Health::Synced);
-    stores
-        .gateways
-        .set_health(stores.gateways.scope(), Health::Synced);
-    stores
-        .gateway_classes
-        .set_health(stores.gateway_classes.scope(), Health::Synced);
-    stores
-        .routes
-        .set_health(stores.routes.scope(), Health::Synced);
-    stores
-        .grants
-        .set_health(stores.grants.scope(), Health::Synced);
-    stores
-        .envoy_proxies
-        .set_health(stores.envoy_proxies.scope(), Health::Synced);
-    stores
-        .backends
-        .set_health(stores.backends.scope(), Health::Synced);
-    stores
-        .patches
-        .set_health(stores.patches.scope(), Health::Synced);
-    stores
-        .extensions
-        .set_health(stores.extensions.scope(), Health::Synced);
-    stores
-        .traffic
-        .set_health(stores.traffic.scope(), Health::Synced);
+    synced(&stores.namespaces);
+    synced(&stores.gateways);
+    synced(&stores.gateway_classes);
+    synced(&stores.routes);
+    synced(&stores.grants);
+    synced(&stores.envoy_proxies);
+    synced(&stores.backends);
+    synced(&stores.patches);
+    synced(&stores.extensions);
+    synced(&stores.traffic);
     let mut listener = json!({"name": "http", "port": 80, "protocol": "HTTP"});
     if !allowed.is_null() {
         listener["allowedRoutes"] = json!({ "namespaces": allowed });

@@ -73,19 +73,6 @@ struct Inner<K> {
     scopes: RwLock<Vec<Health>>,
 }
 
-struct State<K> {
-    objects: BTreeMap<Key, Arc<K>>,
-    by_uid: HashMap<String, Key>,
-    malformed: BTreeMap<Key, Malformed>,
-    /// UIDs that this process deleted, until the watch says so too: older news
-    /// of them may still be under way.
-    gone: HashSet<String>,
-    /// How many lists are under way, and what was written meanwhile: a list may
-    /// be older than that.
-    lists: usize,
-    touched: BTreeSet<Key>,
-}
-
 impl Key {
     /// A key.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
@@ -368,97 +355,6 @@ impl<K: Resource + Clone> Kept<K> {
     fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
         let state = self.inner.state.write();
         state.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K: Resource + Clone> State<K> {
-    fn put(&mut self, key: Key, object: K, own: bool) -> Option<Change<K>> {
-        let uid = object.uid().unwrap_or_default();
-        if self.gone.contains(&uid) {
-            return None;
-        }
-        if let Some(known) = self.objects.get(&key)
-            && known.meta().uid == object.meta().uid
-            && !newer(object.meta(), known.meta())
-        {
-            return None;
-        }
-        self.malformed.remove(&key);
-        let new = Arc::new(object);
-        let old = self.objects.insert(key.clone(), new.clone());
-        if let Some(other) = old.as_ref().and_then(|o| o.uid()).filter(|o| *o != uid) {
-            self.by_uid.remove(&other);
-        }
-        self.by_uid.insert(uid, key.clone());
-        Some(Change {
-            key,
-            old,
-            new: Some(new),
-            own,
-        })
-    }
-
-    fn take(&mut self, key: &Key, own: bool) -> Option<Change<K>> {
-        let old = self.objects.remove(key)?;
-        if let Some(uid) = old.uid() {
-            self.by_uid.remove(&uid);
-        }
-        Some(Change {
-            key: key.clone(),
-            old: Some(old),
-            new: None,
-            own,
-        })
-    }
-
-    fn spoil(&mut self, key: Key, mut metadata: ObjectMeta, error: String) -> Option<Change<K>> {
-        metadata.managed_fields = None;
-        // Its status may be written while it is malformed: no news.
-        let same = |m: &Malformed| {
-            m.metadata.uid == metadata.uid && m.metadata.generation == metadata.generation
-        };
-        if self.malformed.get(&key).is_some_and(same) {
-            return None;
-        }
-        let old = self.take(&key, false).and_then(|change| change.old);
-        let malformed = Malformed { metadata, error };
-        self.malformed.insert(key.clone(), malformed);
-        Some(Change {
-            key,
-            old,
-            new: None,
-            own: false,
-        })
-    }
-
-    /// A malformed one is gone.
-    fn forget(&mut self, key: Key) -> Option<Change<K>> {
-        self.malformed.remove(&key)?;
-        Some(Change {
-            key,
-            old: None,
-            new: None,
-            own: false,
-        })
-    }
-
-    fn list_ends(&mut self) {
-        self.lists = self.lists.saturating_sub(1);
-        if self.lists == 0 {
-            self.touched.clear();
-            self.gone.clear();
-        }
-    }
-}
-
-/// Whether an object is a later version than the known one of the same UID.
-/// Versions are compared as numbers, as Kubernetes 1.35 and later promise and
-/// every version does; what is no number is taken as newer.
-fn newer(object: &ObjectMeta, known: &ObjectMeta) -> bool {
-    let number = |meta: &ObjectMeta| meta.resource_version.as_deref()?.parse::<u128>().ok();
-    match (number(object), number(known)) {
-        (Some(object), Some(known)) => object > known,
-        _ => true,
     }
 }
 

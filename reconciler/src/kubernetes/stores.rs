@@ -6,6 +6,7 @@ use adit_api::{
     envoy_gateway::{
         Backend, BackendTrafficPolicy, EnvoyExtensionPolicy, EnvoyPatchPolicy, EnvoyProxy,
     },
+    labels::{DIALER_LABEL, MANAGED_BY, MANAGED_BY_LABEL},
     networking::{Connector, ConnectorAdvertisement, ConnectorClass, HttpProxy},
 };
 use gateway_api::{
@@ -22,11 +23,6 @@ use super::{
     kept::{Health, Kept},
     watch,
 };
-
-/// The label of every object that is made here, and its value.
-pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "adit");
-/// The label of the Leases by which dialers say who they are; its value is `true`.
-pub const DIALER_LABEL: &str = "networking.datumapis.com/dialer";
 
 /// Which namespaces are looked at.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +46,7 @@ pub struct Stores {
     pub classes: Kept<ConnectorClass>,
     /// Their advertisements.
     pub advertisements: Kept<ConnectorAdvertisement>,
-    /// The Leases with [`MANAGED_BY`]: those of Connectors.
+    /// The Leases with [`MANAGED_BY_LABEL`]: those of Connectors.
     pub leases: Kept<Lease>,
     /// The Leases of dialers, in their namespace only.
     pub dialers: Kept<Lease>,
@@ -97,8 +93,8 @@ impl Stores {
     /// with [`Kept::on_change`] before.
     pub fn watch(&self, watching: &Watching<'_>) {
         let every = watcher::Config::default;
-        let (label, value) = MANAGED_BY;
-        let ours = || watcher::Config::default().labels(&format!("{label}={value}"));
+        let ours =
+            || watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
         let users = watching.users();
         let gateways = watching.gateways();
         watching.cluster(&self.classes, every());

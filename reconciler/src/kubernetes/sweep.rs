@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use adit_api::{ResourceExt as _, networking::HttpProxy};
+use adit_api::{
+    ResourceExt as _,
+    labels::{MANAGED_BY, MANAGED_BY_LABEL},
+    networking::HttpProxy,
+};
 use kube::{
     Api,
     core::{ObjectMeta, PartialObjectMeta},
@@ -154,8 +158,7 @@ fn metas<K: Written>(kept: &Kept<K>) -> Vec<ObjectMeta> {
 /// here for an HTTPProxy.
 fn orphan(meta: &ObjectMeta) -> Option<Orphan> {
     let label = |key: &str| meta.labels.as_ref()?.get(key).cloned();
-    let (managed, adit) = super::stores::MANAGED_BY;
-    if label(managed).as_deref() != Some(adit) {
+    if label(MANAGED_BY_LABEL).as_deref() != Some(MANAGED_BY) {
         return None;
     }
     Some(Orphan {

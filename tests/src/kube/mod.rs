@@ -23,6 +23,7 @@ pub mod kind;
 mod namespace;
 pub mod objects;
 pub mod programs;
+pub mod reconciler;
 pub mod site;
 pub mod stack;
 

@@ -225,6 +225,30 @@ impl Objects {
         }
     }
 
+    /// Whether this user may do `verb` to an object; `resource` as in
+    /// `connectors` or `connectors/status`.
+    pub async fn may(
+        &self,
+        verb: &str,
+        (group, resource): (&str, &str),
+        (namespace, name): (&str, &str),
+    ) -> Result<bool> {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "metadata": {},
+            "spec": {"resourceAttributes": {
+                "group": group, "resource": resource, "subresource": subresource,
+                "verb": verb, "namespace": namespace, "name": name,
+            }},
+        });
+        let request = http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&review)?)?;
+        let answer: Value = self.client.request(request).await?;
+        Ok(answer["status"]["allowed"] == true)
+    }
+
     /// A namespace with these labels.
     pub async fn make_namespace(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
         let labels: BTreeMap<_, _> = labels.iter().copied().collect();

@@ -9,11 +9,12 @@ use crate::binaries::root;
 #[path = "../../../xtask/src/kube/cache.rs"]
 mod cache;
 
-/// The path of `etcd`, `kube-apiserver`, `kube-controller-manager` or
-/// `envoy-gateway`.
+/// The path of `etcd`, `kube-apiserver`, `kube-controller-manager`,
+/// `envoy-gateway`, or of a tool that another `cargo xtask` command builds.
 pub fn program(name: &str) -> Result<PathBuf> {
     let program = cache::PROGRAMS
         .iter()
+        .chain(&cache::TOOLS)
         .find(|p| p.name == name)
         .with_context(|| format!("{name} is no program of the control plane"))?;
     cache::find(&root(), program).with_context(|| format!("{name} is missing: {TO_DO}"))

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Class, Gateway, Kind, Objects, Stack, objects};
+use super::{Class, Gateway, Kind, Objects, Stack, objects, reconciler};
 use crate::{admin::Admin, binaries, connector::Connector, keys::Key, process::Process};
 
 /// The class that agents ask for when nobody says another.
@@ -24,6 +24,8 @@ pub struct Site {
     pub gateway: Gateway,
     /// `adit reconciler`.
     pub reconciler: Process,
+    /// Its admin server.
+    pub admin: Admin,
     /// `adit dialer`.
     pub dialer: Dialer,
     /// The cluster's objects.
@@ -68,29 +70,26 @@ impl Site {
         let gateway = stack.make_gateway(class, namespace, "edge").await?;
         let kubeconfig = stack.plane.kubeconfig();
         let dialer = Dialer::start(dir.path(), &kubeconfig, namespace, "dialer").await?;
-        let mut command = Command::new(binaries::adit()?);
-        command
-            .arg("reconciler")
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .args(["--namespace", namespace, "--watch-namespace", namespace])
-            .args(["--gateway", &format!("{namespace}/edge")])
-            .arg("--dialer-socket")
-            .arg(&dialer.socket)
-            .args(["--lease-duration", LEASE])
-            .arg("--admin")
-            .arg(format!("unix:{}", dir.path().join("admin.sock").display()))
-            .args(flags)
-            .env_clear();
-        let mut reconciler = Process::start("reconciler", dir.path(), &mut command)?;
-        let admin = Admin::Unix(dir.path().join("admin.sock"));
-        reconciler
-            .until("ready reconciler", async || admin.get("/readyz").await.ok())
-            .await?;
+        let gateway_name = format!("{namespace}/edge");
+        let socket = dialer.socket.to_string_lossy();
+        let mut all = vec![
+            "--watch-namespace",
+            namespace,
+            "--gateway",
+            &gateway_name,
+            "--dialer-socket",
+            &socket,
+            "--lease-duration",
+            LEASE,
+        ];
+        all.extend(flags);
+        let (reconciler, admin) =
+            reconciler::start(dir.path(), &kubeconfig, namespace, &all).await?;
         Ok(Self {
             namespace: namespace.to_owned(),
             gateway,
             reconciler,
+            admin,
             dialer,
             objects,
             kubeconfig,
@@ -106,11 +105,6 @@ impl Site {
     /// The folder of this site's processes.
     pub fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// The reconciler's admin server.
-    pub fn admin(&self) -> Admin {
-        Admin::Unix(self.dir.path().join("admin.sock"))
     }
 
     /// An agent of this name for these services (`host:port`), not started yet.

@@ -4,7 +4,7 @@ use std::fs;
 
 use adit_tests::{
     kube::{
-        Kind, Objects,
+        Kind, Objects, external_dns,
         objects::{condition, is_true},
     },
     name_server::{KEY, NameServer, Software, ZONE},
@@ -187,23 +187,12 @@ async fn of_two_connectors_with_one_key_the_older_has_the_endpoint() -> Result<(
     let (objects, ns, other) = (&site.objects, &site.namespace, &site.second);
     let kind = Kind::DNS_ENDPOINT;
     site.connector(ns, "first").await?;
-    let crd = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "dnsendpoints.externaldns.k8s.io", "annotations": {
-            "api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/external-dns/pull/2007"}},
-        "spec": {
-            "group": "externaldns.k8s.io", "scope": "Namespaced",
-            "names": {"kind": "DNSEndpoint", "plural": "dnsendpoints", "singular": "dnsendpoint"},
-            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {
-                "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
-        },
-    });
     site.report(ns, "first", 7, &["192.0.2.1:7"]).await?;
     // Until external-dns is installed, that is what is missing.
     let waits = until_published(objects, ns, "first", "Pending").await?;
     let message = condition(&waits, "DNSPublished").context("a condition")?["message"].clone();
     assert!(message.to_string().contains("external-dns"), "{message}");
-    objects.apply("", crd).await?;
+    external_dns::install(objects).await?;
     let name = format!(
         "_iroh.{}.example.com",
         EndpointId::from_bytes([7; 32]).to_z32()

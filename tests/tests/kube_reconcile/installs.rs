@@ -1,16 +1,14 @@
 //! On an API of its own: the role, an older CRD, Envoy Gateway that comes later.
 
-use std::process::Command;
-
 use adit_tests::{
-    admin::Admin,
     binaries,
     keys::Key,
     kube::{
         ControlPlane, Kind, Stack,
         objects::{condition, is_true},
+        reconciler,
     },
-    process::{Process, until},
+    process::until,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -80,21 +78,9 @@ pub async fn the_role_in_the_manifests_is_enough(_: &Stack) -> Result<()> {
     objects.apply("", class("role")).await?;
     let account = plane.user("system:serviceaccount:adit-system:adit-reconciler")?;
     let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("admin.sock");
-    let mut command = Command::new(binaries::adit()?);
-    command
-        .args(["reconciler", "--namespace", "adit-system"])
-        .args(["--gateway", "envoy-gateway-system/adit"])
-        .arg("--kubeconfig")
-        .arg(&account)
-        .arg("--admin")
-        .arg(format!("unix:{}", socket.display()))
-        .env_clear();
-    let mut reconciler = Process::start("reconciler", dir.path(), &mut command)?;
-    let admin = Admin::Unix(socket);
-    reconciler
-        .until("ready reconciler", async || admin.get("/readyz").await.ok())
-        .await?;
+    let gateway = ["--gateway", "envoy-gateway-system/adit"];
+    let (mut reconciler, _admin) =
+        reconciler::start(dir.path(), &account, "adit-system", &gateway).await?;
     for object in connector("role", "box") {
         objects.apply("role", object).await?;
     }

@@ -1,14 +1,12 @@
 //! A namespace, the reconciler that watches it, and what people put there.
 
-use std::process::Command;
-
 use adit_tests::{
     admin::Admin,
-    binaries,
     keys::Key,
     kube::{
         Class, ControlPlane, Kind, Objects, Stack,
         objects::{condition, is_true},
+        reconciler,
     },
     process::{Process, until},
 };
@@ -42,22 +40,10 @@ impl Place {
         let objects = plane.admin().await?;
         objects.make_namespace(namespace, &[]).await?;
         let dir = tempfile::Builder::new().prefix("reconcile-").tempdir()?;
-        let socket = dir.path().join("admin.sock");
-        let mut command = Command::new(binaries::adit()?);
-        command
-            .arg("reconciler")
-            .arg("--kubeconfig")
-            .arg(plane.kubeconfig())
-            .args(["--namespace", namespace, "--watch-namespace", namespace])
-            .arg("--admin")
-            .arg(format!("unix:{}", socket.display()))
-            .args(flags)
-            .env_clear();
-        let mut reconciler = Process::start("reconciler", dir.path(), &mut command)?;
-        let admin = Admin::Unix(socket);
-        reconciler
-            .until("ready reconciler", async || admin.get("/readyz").await.ok())
-            .await?;
+        let mut all = vec!["--watch-namespace", namespace];
+        all.extend(flags);
+        let (reconciler, admin) =
+            reconciler::start(dir.path(), &plane.kubeconfig(), namespace, &all).await?;
         let class = class(namespace);
         objects.apply("", class).await?;
         Ok(Self {

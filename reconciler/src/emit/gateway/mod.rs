@@ -33,11 +33,11 @@ use gateway_api::httproutes::HttpRoute;
 
 use crate::model::{ListenerKind, Model, Route, Transport};
 
+pub use adit_api::labels::{MANAGED_BY, MANAGED_BY_LABEL, TARGETS_ANNOTATION};
 pub use extension::{extension, made_gateway};
 pub use owned::{
-    DIALER_LABEL, GATEWAY_ANNOTATION, GATEWAY_LABEL, HASH_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
-    NAMESPACE_LABEL, PROXY_LABEL, ROUTE_LABEL, TARGETS_ANNOTATION, TUNNEL_LABEL, UID_LABEL,
-    content_hash, gateway_label, is_ours,
+    GATEWAY_ANNOTATION, GATEWAY_LABEL, HASH_ANNOTATION, NAMESPACE_LABEL, PROXY_LABEL, ROUTE_LABEL,
+    TUNNEL_LABEL, UID_LABEL, content_hash, gateway_label, is_ours,
 };
 pub use patch::{annotated_targets, patched_targets};
 

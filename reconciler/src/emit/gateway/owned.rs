@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use adit_api::{ObjectMeta, Resource, ResourceExt as _, networking::HttpProxy};
+use adit_api::{
+    ObjectMeta, Resource, ResourceExt as _,
+    labels::{MANAGED_BY, MANAGED_BY_LABEL},
+    networking::HttpProxy,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -23,16 +27,8 @@ pub const TUNNEL_LABEL: &str = "networking.datumapis.com/tunnel";
 pub const GATEWAY_LABEL: &str = "networking.datumapis.com/gateway";
 /// On what was made for one route: its name.
 pub const ROUTE_LABEL: &str = "networking.datumapis.com/route";
-/// `"true"` on the Lease by which a dialer says its EndpointId.
-pub const DIALER_LABEL: &str = "networking.datumapis.com/dialer";
-/// On every object that we made: [`MANAGED_BY`].
-pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-/// See [`MANAGED_BY_LABEL`].
-pub const MANAGED_BY: &str = "adit";
 /// A hash over the object as we wrote it, so that a removed field is seen.
 pub const HASH_ANNOTATION: &str = "networking.datumapis.com/hash";
-/// On a policy: its targets, for dialers.
-pub const TARGETS_ANNOTATION: &str = "networking.datumapis.com/targets";
 /// On an HTTPProxy: `[namespace/]name` of the Gateway it wants.
 pub const GATEWAY_ANNOTATION: &str = "networking.datumapis.com/gateway";
 

@@ -9,6 +9,7 @@ use adit_api::{
         CLUSTER_TYPE, EnvoyPatchPolicy, EnvoyPatchPolicySpec, JsonPatch, LOAD_ASSIGNMENT_TYPE,
         Operation, PatchType,
     },
+    labels::TARGETS_ANNOTATION,
 };
 use adit_wire::Target;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Place, Setting, Users, name,
-    owned::{Owner, TARGETS_ANNOTATION, seal},
+    owned::{Owner, seal},
 };
 use crate::{
     emit::{ADIT, clusters, xds},

@@ -102,18 +102,7 @@ pub fn programmed(
 
 /// Whether one bundle serves as it is written now.
 pub(super) fn bundle(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), NotYet> {
-    if let Some(patch) = &bundle.patch {
-        match statuses.patches.get(&place(patch)) {
-            Some(found) if rollout::is_current_form(found.as_ref(), patch) => policy(found)?,
-            _ => {
-                return Err(pending(
-                    "EnvoyPatchPolicy",
-                    &patch.name_any(),
-                    "is not written yet",
-                ));
-            }
-        }
-    }
+    patched(bundle, statuses)?;
     match statuses.routes.get(&place(&bundle.route)) {
         Some(found) if rollout::is_current_form(found.as_ref(), &bundle.route) => route(found),
         // Before it takes requests. What is refused is said already.
@@ -133,20 +122,24 @@ pub(super) fn bundle(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), Not
     }
 }
 
+/// Whether a bundle's policy, if it has one, serves as it is written now.
+fn patched(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), NotYet> {
+    let Some(patch) = &bundle.patch else {
+        return Ok(());
+    };
+    match statuses.patches.get(&place(patch)) {
+        Some(found) if rollout::is_current_form(found.as_ref(), patch) => policy(found),
+        _ => Err(pending(
+            "EnvoyPatchPolicy",
+            &patch.name_any(),
+            "is not written yet",
+        )),
+    }
+}
+
 /// Whether all that a new route needs is there, so that it may take requests.
 pub(super) fn arrived(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), NotYet> {
-    if let Some(patch) = &bundle.patch {
-        match statuses.patches.get(&place(patch)) {
-            Some(found) if rollout::is_current_form(found.as_ref(), patch) => policy(found)?,
-            _ => {
-                return Err(pending(
-                    "EnvoyPatchPolicy",
-                    &patch.name_any(),
-                    "is not written yet",
-                ));
-            }
-        }
-    }
+    patched(bundle, statuses)?;
     match statuses.routes.get(&place(&bundle.route)) {
         Some(found) => route(found),
         None => Err(pending(

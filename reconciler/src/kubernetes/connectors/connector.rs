@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_api::networking::Connector;
+use adit_api::{
+    labels::{MANAGED_BY, MANAGED_BY_LABEL},
+    networking::Connector,
+};
 use adit_control::Class as ErrorClass;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -16,7 +19,6 @@ use super::{
         conditions::{self, Conditions},
         kept::Key,
         queue::Outcome,
-        stores::MANAGED_BY,
         writer::WriteError,
     },
     Connectors, failed,
@@ -96,12 +98,11 @@ impl Connectors {
 
     fn new_lease(&self, connector: &Connector, key: &Key) -> Lease {
         let seconds = self.context.config.lease_duration.as_secs().max(1);
-        let (label, value) = MANAGED_BY;
         Lease {
             metadata: ObjectMeta {
                 name: Some(key.name.clone()),
                 namespace: Some(key.namespace.clone()),
-                labels: Some([(label.to_owned(), value.to_owned())].into()),
+                labels: Some([(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned())].into()),
                 owner_references: connector.controller_owner_ref(&()).map(|o| vec![o]),
                 ..ObjectMeta::default()
             },

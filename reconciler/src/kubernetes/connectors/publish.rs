@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_api::{external_dns::DNSEndpoint, networking::Connector};
+use adit_api::{
+    external_dns::DNSEndpoint,
+    labels::{MANAGED_BY, MANAGED_BY_LABEL},
+    networking::Connector,
+};
 use adit_control::Class as ErrorClass;
 use adit_wire::EndpointId;
 use k8s_openapi::api::core::v1::Namespace;
@@ -19,7 +23,6 @@ use super::{
         kept::{Kept, Key},
         options::{self, DnsConfig},
         queue::{Outcome, Queue},
-        stores::MANAGED_BY,
         watch,
     },
     Connectors, DNS_WORKERS, Work, failed,
@@ -195,8 +198,7 @@ impl Connectors {
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) {
-        let (label, value) = MANAGED_BY;
-        let config = watcher::Config::default().labels(&format!("{label}={value}"));
+        let config = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
         let client = self.context.writer.client();
         let scopes: Vec<Option<String>> = match self.context.config.namespaces.as_slice() {
             [] => vec![None],

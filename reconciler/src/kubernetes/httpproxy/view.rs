@@ -40,13 +40,8 @@ pub fn snapshot(
     Snapshot {
         proxies: neighbours(stores, config, proxy, wanted),
         connectors: connectors.map(|c| Connector::clone(&c)).collect(),
-        advertisements: advertisements.iter().map(|a| a.as_ref().clone()).collect(),
-        classes: stores
-            .classes
-            .all()
-            .iter()
-            .map(|c| c.as_ref().clone())
-            .collect(),
+        advertisements: copies(&advertisements),
+        classes: copies(&stores.classes.all()),
     }
 }
 
@@ -61,15 +56,14 @@ pub fn offers(stores: &Stores, namespace: &str) -> Snapshot {
     });
     Snapshot {
         proxies: Vec::new(),
-        connectors: connectors.iter().map(|c| c.as_ref().clone()).collect(),
-        advertisements: advertisements.iter().map(|a| a.as_ref().clone()).collect(),
-        classes: stores
-            .classes
-            .all()
-            .iter()
-            .map(|c| c.as_ref().clone())
-            .collect(),
+        connectors: copies(&connectors),
+        advertisements: copies(&advertisements),
+        classes: copies(&stores.classes.all()),
     }
+}
+
+fn copies<K: Clone>(objects: &[Arc<K>]) -> Vec<K> {
+    objects.iter().map(|o| K::clone(o)).collect()
 }
 
 /// Every connector that any backend names or selects, by name.

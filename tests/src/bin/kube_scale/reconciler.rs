@@ -2,17 +2,12 @@
 //! HTTPProxies over Connectors, all on one Gateway, with Envoy Gateway stopped
 //! (its own time is the other measurement). Prints one figure per line.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use adit_tests::{
     admin::Admin,
-    binaries,
     keys::Key,
-    kube::{ControlPlane, Kind, Objects},
-    process::Process,
+    kube::{ControlPlane, Kind, Objects, reconciler},
 };
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -43,21 +38,9 @@ pub async fn measure(proxies: usize, connectors: usize) -> Result<()> {
     );
     let mark = plane.mark();
     let cold = Instant::now();
-    let socket = dir.path().join("admin.sock");
-    let mut command = Command::new(binaries::adit()?);
-    command
-        .arg("reconciler")
-        .arg("--kubeconfig")
-        .arg(plane.kubeconfig())
-        .args(["--namespace", "infra", "--gateway", "infra/edge"])
-        .arg("--admin")
-        .arg(format!("unix:{}", socket.display()))
-        .env_clear();
-    let mut reconciler = Process::start("reconciler", dir.path(), &mut command)?;
-    let admin = Admin::Unix(socket);
-    reconciler
-        .until("ready reconciler", async || admin.get("/readyz").await.ok())
-        .await?;
+    let gateway = ["--gateway", "infra/edge"];
+    let (mut reconciler, admin) =
+        reconciler::start(dir.path(), &plane.kubeconfig(), "infra", &gateway).await?;
     println!(
         "all objects known after {:.1} s",
         cold.elapsed().as_secs_f64()

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use adit_api::{
     ObjectMeta, Resource, ResourceExt as _,
     envoy_gateway::{FromNamespaces, Targets},
+    labels,
 };
 use gateway_api::httproutes::HttpRoute;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
 
 use super::super::{GATEWAY_API, MANAGED_BY, MANAGED_BY_LABEL, Place};
 
@@ -44,7 +44,6 @@ pub(super) fn names(policy: &impl Resource, targets: &Targets, route: &HttpRoute
     let by_name = same_namespace
         && refs
             .any(|t| t.group == GATEWAY_API && t.kind == "HTTPRoute" && t.name == route.name_any());
-    let labels = route.labels();
     by_name
         || targets.target_selectors.iter().any(|s| {
             let same = s
@@ -53,22 +52,12 @@ pub(super) fn names(policy: &impl Resource, targets: &Targets, route: &HttpRoute
                 .is_none_or(|n| n.from == FromNamespaces::Same);
             s.kind == "HTTPRoute"
                 && (!same || same_namespace)
-                && s.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v))
-                && s.match_expressions
-                    .iter()
-                    .all(|e| holds(e, labels.get(&e.key).map(String::as_str)))
+                && labels::selected(
+                    route.labels(),
+                    &s.match_labels,
+                    s.match_expressions.iter().map(Into::into),
+                )
         })
-}
-
-fn holds(expression: &LabelSelectorRequirement, value: Option<&str>) -> bool {
-    let listed = value.is_some_and(|v| expression.values.iter().flatten().any(|x| x == v));
-    match expression.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        _ => false,
-    }
 }
 
 pub(super) fn foreign<K: Resource>(policies: &[Arc<K>]) -> impl Iterator<Item = &Arc<K>> {

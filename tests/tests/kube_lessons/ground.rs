@@ -1,0 +1,56 @@
+//! What most of these tests stand on: a site, an agent, a web service.
+
+use adit_tests::{
+    client::http::{Answer, get},
+    connector::Connector,
+    kube::{Class, Stack, site::Site},
+    process::until,
+    services::http::HttpService,
+};
+use anyhow::{Context, Result, ensure};
+
+/// A site with the agent `edge` before one web service.
+pub struct Ground {
+    pub site: Site,
+    pub agent: Connector,
+    pub web: HttpService,
+}
+
+impl Ground {
+    pub async fn start(stack: &Stack, namespace: &str) -> Result<Self> {
+        let site = Site::start(stack, Class::Envoy140, namespace).await?;
+        let web = HttpService::start()?;
+        let mut agent = site.agent("edge", &[web.addr.to_string()])?;
+        agent.start().await?;
+        Ok(Self { site, agent, web })
+    }
+
+    /// The web service as an HTTPProxy names it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.web.addr)
+    }
+}
+
+/// Waits until a GET is answered with this status, and returns the answer.
+pub async fn answers(site: &Site, host: &str, status: u16) -> Result<Answer> {
+    let mut last = String::new();
+    let found = until(&format!("{status} of {host}"), async || {
+        let answer = get(site.addr(), host, "/echo").await.ok()?;
+        last = format!("{} {}", answer.status, answer.text());
+        (answer.status == status).then_some(answer)
+    });
+    let found = found.await;
+    found.with_context(|| format!("last: {last}\n{}", site.last_words()))
+}
+
+/// Envoy has refused nothing that it was sent: a configuration of which it
+/// refuses a part stays as it was, for everybody.
+pub async fn envoy_took_everything(stack: &Stack, site: &Site) -> Result<()> {
+    let envoy = stack.proxy(&site.gateway.of).await?;
+    let stats = envoy.admin.get("/stats?filter=update_rejected").await?;
+    let counted: Vec<_> = stats.lines().filter_map(|l| l.split_once(": ")).collect();
+    ensure!(counted.len() > 3, "Envoy counts what it refuses: {stats}");
+    let refused: Vec<_> = counted.iter().filter(|(_, n)| *n != "0").collect();
+    ensure!(refused.is_empty(), "{refused:?}\n{}", stack.last_words());
+    Ok(())
+}
