@@ -5,6 +5,7 @@
 //! | `cargo xtask demo` | the whole product on loopback, each answer compared |
 //! | `cargo xtask test` | everything CI checks |
 //! | `cargo xtask envoy` | finds or downloads Envoy, prints its path |
+//! | `cargo xtask func-e` | finds or builds func-e, prints its path |
 //! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
 //! | `cargo xtask kube` | a real Kubernetes API, Envoy Gateway and Envoy |
 //!
@@ -44,6 +45,8 @@ enum Task {
         #[arg(long, value_name = "V")]
         version: Option<String>,
     },
+    /// Finds func-e, or compiles it (needs Go), and prints its path
+    FuncE,
     /// Checks that libadit.so loads into every supported Envoy
     Abi,
     /// A real Kubernetes API, Envoy Gateway and Envoy on this machine
@@ -100,6 +103,10 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Envoy { version } => envoy::find(version.as_deref()).map(|path| {
+            println!("{}", path.display());
+            true
+        }),
+        Task::FuncE => kube::build::tool("func-e").map(|path| {
             println!("{}", path.display());
             true
         }),

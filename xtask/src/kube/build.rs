@@ -48,6 +48,21 @@ pub fn run() -> Result<bool> {
     Ok(true)
 }
 
+/// The path of one of [`cache::TOOLS`]; compiles it when it is missing.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let root = root();
+    let program = cache::TOOLS
+        .iter()
+        .find(|tool| tool.name == name)
+        .with_context(|| format!("{name} is none of the tools"))?;
+    if let Some(path) = cache::find(&root, program) {
+        return Ok(path);
+    }
+    eprintln!("{name}: compiling (minutes when Go's own cache is empty) …");
+    let home = cache::home_of(&root, program).map_err(anyhow::Error::msg)?;
+    compile(&root, program, &home.join("bin"))
+}
+
 fn compile(root: &Path, program: &Program, bin: &Path) -> Result<PathBuf> {
     let module = cache::module(root, program);
     check_go(&module)?;
@@ -81,9 +96,9 @@ fn compile(root: &Path, program: &Program, bin: &Path) -> Result<PathBuf> {
 /// Fails with what to do when there is no Go, or one that is too old.
 fn check_go(module: &Path) -> Result<()> {
     let output = go(module).args(["env", "GOVERSION"]).output().context(
-        "Go is needed to compile the control plane and there is no `go` on PATH: install it \
-         (https://go.dev/dl), or put etcd, kube-apiserver, kube-controller-manager and \
-         envoy-gateway on PATH",
+        "Go is needed to compile this and there is no `go` on PATH: install it \
+         (https://go.dev/dl), or put the programs themselves on PATH: etcd, kube-apiserver, \
+         kube-controller-manager and envoy-gateway for the control plane",
     )?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

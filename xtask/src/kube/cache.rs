@@ -42,6 +42,14 @@ pub const PROGRAMS: [Program; 4] = [
     },
 ];
 
+/// Tools that some tests need and no control plane does. Each has a folder of
+/// its own in the cache: another pin of one builds nothing else anew.
+pub const TOOLS: [Program; 1] = [Program {
+    name: "func-e",
+    module: "func-e",
+    package: "github.com/tetratelabs/func-e/cmd/func-e",
+}];
+
 /// The release that `xtask/go/kubernetes/go.mod` pins; the API server reports it.
 pub const KUBERNETES: &str = "1.36.3";
 
@@ -61,8 +69,21 @@ pub fn linker_flags(program: &Program) -> String {
     flags
 }
 
-/// The cache for what this checkout pins; another pin is another folder.
+/// The control plane's cache for what this checkout pins; another pin is another
+/// folder.
 pub fn home(root: &Path) -> Result<PathBuf, String> {
+    home_for(root, "kube", &PROGRAMS)
+}
+
+/// The cache that a program belongs to.
+pub fn home_of(root: &Path, program: &Program) -> Result<PathBuf, String> {
+    match TOOLS.contains(program) {
+        true => home_for(root, program.name, &[*program]),
+        false => home(root),
+    }
+}
+
+fn home_for(root: &Path, folder: &str, programs: &[Program]) -> Result<PathBuf, String> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(
@@ -71,7 +92,7 @@ pub fn home(root: &Path) -> Result<PathBuf, String> {
         .join(".cache"),
     };
     let mut hash = Fnv::new();
-    for program in &PROGRAMS {
+    for program in programs {
         hash.add(program.package.as_bytes());
         hash.add(linker_flags(program).as_bytes());
         for file in ["go.mod", "go.sum"] {
@@ -81,7 +102,8 @@ pub fn home(root: &Path) -> Result<PathBuf, String> {
     }
     hash.add(env::consts::ARCH.as_bytes());
     hash.add(FLAGS.concat().as_bytes());
-    Ok(base.join("adit/kube").join(format!("{:016x}", hash.0)))
+    let pins = format!("{:016x}", hash.0);
+    Ok(base.join("adit").join(folder).join(pins))
 }
 
 /// The folder of a program's Go module.
@@ -93,7 +115,7 @@ pub fn module(root: &Path, program: &Program) -> PathBuf {
 pub fn find(root: &Path, program: &Program) -> Option<PathBuf> {
     let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
-    let cached = home(root).ok().map(|home| home.join("bin"));
+    let cached = home_of(root, program).ok().map(|home| home.join("bin"));
     assets
         .into_iter()
         .chain(env::split_paths(&path))
