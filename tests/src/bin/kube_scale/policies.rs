@@ -51,7 +51,7 @@ pub fn written(gateway: &Place, count: usize, dir: &std::path::Path) -> Result<V
         let policy = bundle.patch.as_ref().context("no policy")?;
         Ok(Written {
             route: [orphan(json!(bundle.route)), orphan(json!(backend))],
-            policy: experiment(orphan(json!(policy))),
+            policy: orphan(json!(policy)),
         })
     };
     snapshot.proxies.iter().map(of).collect()
@@ -107,38 +107,4 @@ fn orphan(mut value: Value) -> Value {
         metadata.remove("ownerReferences");
     }
     value
-}
-
-/// EXPERIMENT, not to be committed.
-fn experiment(mut policy: Value) -> Value {
-    let Ok(mode) = std::env::var("ADIT_EXP") else { return policy };
-    let patches = policy["spec"]["jsonPatches"].as_array().cloned().unwrap_or_default();
-    let path = |p: &Value| p["operation"]["path"].as_str().unwrap_or_default().to_owned();
-    let name = patches[0]["name"].clone();
-    let get = |s: &str| patches.iter().find(|p| path(p).starts_with(s)).map(|p| p["operation"]["value"].clone()).unwrap_or_default();
-    let cla_type = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
-    let one_cla = json!({"type": cla_type, "name": name, "operation": {"op": "replace", "path": "/endpoints/0/lb_endpoints/0",
-        "value": {"endpoint": {"address": get("/endpoints/0/lb_endpoints/0/endpoint")}, "load_balancing_weight": 1,
-            "metadata": {"filter_metadata": {"adit": get("/endpoints/0/lb_endpoints/0/metadata")}}}}});
-    let pick = |s: &str| patches.iter().find(|p| path(p).starts_with(s)).cloned().unwrap();
-    let order = ["/connect_timeout", "/circuit_breakers", "/metadata", "/typed_ext", "/transport_socket"];
-    let whole = || json!({"name": name, "type": "STATIC", "connect_timeout": get("/connect_timeout"),
-        "per_connection_buffer_limit_bytes": 32768, "common_lb_config": {}, "ignore_health_on_host_removal": true,
-        "circuit_breakers": get("/circuit_breakers"), "metadata": {"filter_metadata": {"adit": get("/metadata")}},
-        "transport_socket": get("/transport_socket"), "typed_extension_protocol_options": get("/typed_ext"),
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": get("/endpoints/0/lb_endpoints/0/endpoint")}, "load_balancing_weight": 1}]}]}});
-    let new: Vec<Value> = match mode.as_str() {
-        "six" => order.iter().rev().map(|s| pick(s)).chain([one_cla]).collect(),
-        "six-ordered" => order.iter().map(|s| pick(s)).chain([one_cla]).collect(),
-        "five-ordered" => order[1..].iter().map(|s| pick(s)).chain([one_cla]).collect(),
-        "four-ordered" => order[2..].iter().map(|s| pick(s)).chain([one_cla]).collect(),
-        "cla" => vec![one_cla],
-        "timeout" => vec![pick("/connect_timeout")],
-        "socket" => vec![pick("/transport_socket")],
-        "replace" => vec![json!({"type": patches[0]["type"], "name": name, "operation": {"op": "replace", "path": "", "value": whole()}})],
-        "add" => vec![json!({"type": patches[0]["type"], "name": name, "operation": {"op": "add", "path": "", "value": whole()}})],
-        other => panic!("{other}"),
-    };
-    policy["spec"]["jsonPatches"] = new.into();
-    policy
 }
