@@ -32,7 +32,7 @@ fn the_example_manifests_compile_without_a_word() {
 
 #[test]
 fn the_bootstrap_by_hand_names_the_target_of_the_manifests() {
-    let text = include_str!("../../envoy/bootstrap.yaml");
+    let text = include_str!("../../envoy/standalone.yaml");
     let target = text.lines().find_map(|l| l.trim().strip_prefix("target: "));
     let target = Target::from_base64(target.unwrap()).unwrap();
     let model = model();
