@@ -44,6 +44,7 @@ pub struct Dialer {
     pub admin: Admin,
     /// Its EndpointId.
     pub id: String,
+    key: Key,
 }
 
 impl Site {
@@ -69,7 +70,8 @@ impl Site {
         objects.apply("", class_object).await?;
         let gateway = stack.make_gateway(class, namespace, "edge").await?;
         let kubeconfig = stack.plane.kubeconfig();
-        let dialer = Dialer::start(dir.path(), &kubeconfig, namespace, "dialer").await?;
+        let key = Key::new(dir.path(), "dialer")?;
+        let dialer = Dialer::start(dir.path(), &kubeconfig, namespace, &key, "dialer", &[]).await?;
         let gateway_name = format!("{namespace}/edge");
         let socket = dialer.socket.to_string_lossy();
         let mut all = vec![
@@ -120,7 +122,18 @@ impl Site {
 
     /// Another dialer beside another Envoy.
     pub async fn another_dialer(&self, name: &str) -> Result<Dialer> {
-        Dialer::start(self.dir.path(), &self.kubeconfig, &self.namespace, name).await
+        let key = Key::new(self.dir.path(), name)?;
+        let dir = self.dir.path();
+        Dialer::start(dir, &self.kubeconfig, &self.namespace, &key, name, &[]).await
+    }
+
+    /// Ends the dialer and starts it again, with more flags.
+    pub async fn restart_dialer(&mut self, flags: &[&str]) -> Result<()> {
+        self.dialer.process.terminate().await?;
+        let (dir, key) = (self.dir.path(), &self.dialer.key);
+        self.dialer =
+            Dialer::start(dir, &self.kubeconfig, &self.namespace, key, "dialer", flags).await?;
+        Ok(())
     }
 
     /// Applies an HTTPProxy for `hostname` with these rules.
@@ -189,8 +202,14 @@ impl Site {
 }
 
 impl Dialer {
-    async fn start(dir: &Path, kubeconfig: &Path, namespace: &str, name: &str) -> Result<Self> {
-        let key = Key::new(dir, name)?;
+    async fn start(
+        dir: &Path,
+        kubeconfig: &Path,
+        namespace: &str,
+        key: &Key,
+        name: &str,
+        flags: &[&str],
+    ) -> Result<Self> {
         let socket = dir.join(format!("{name}.sock"));
         let admin = dir.join(format!("{name}-admin.sock"));
         let mut command = Command::new(binaries::adit()?);
@@ -207,6 +226,7 @@ impl Dialer {
             .args(["--bind", "127.0.0.1:0"])
             .arg("--admin")
             .arg(format!("unix:{}", admin.display()))
+            .args(flags)
             .env_clear();
         let mut process = Process::start(name, dir, &mut command)?;
         let admin = Admin::Unix(admin);
@@ -219,7 +239,8 @@ impl Dialer {
             process,
             socket,
             admin,
-            id: key.id,
+            id: key.id.clone(),
+            key: key.clone(),
         })
     }
 }

@@ -34,7 +34,8 @@ impl Ground {
 /// Waits until a GET is answered with this status, and returns the answer.
 pub async fn answers(site: &Site, host: &str, status: u16) -> Result<Answer> {
     let mut last = String::new();
-    let found = until(&format!("{status} of {host}"), async || {
+    let what = format!("{status} of {host}");
+    let found = until(&what, async || {
         let answer = get(site.addr(), host, "/echo").await.ok()?;
         last = format!("{} {}", answer.status, answer.text());
         (answer.status == status).then_some(answer)

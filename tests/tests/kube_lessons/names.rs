@@ -48,7 +48,9 @@ pub async fn two_services_called_localhost_and_one_host_name_twice_stop_nobody(
         .until_false(Kind::HTTP_PROXY, "thief", "Accepted", "Conflict")
         .await?;
     ensure!(
-        told["status"]["conditions"].to_string().contains("localhost/one"),
+        told["status"]["conditions"]
+            .to_string()
+            .contains("localhost/one"),
         "it says who has the name: {told:#}"
     );
     site.until_true("one", "Programmed").await?;
@@ -120,8 +122,12 @@ pub async fn a_percent_sign_is_a_percent_sign(stack: &Stack) -> Result<()> {
         requests.last()
     );
     // What comes later is still taken.
-    site.proxy("later", "later.test", json!([rule("/", "edge", &ground.url())]))
-        .await?;
+    site.proxy(
+        "later",
+        "later.test",
+        json!([rule("/", "edge", &ground.url())]),
+    )
+    .await?;
     answers(site, "later.test", 200).await?;
     envoy_took_everything(stack, site).await?;
     ground.site.end().await

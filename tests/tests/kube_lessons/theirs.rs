@@ -1,12 +1,10 @@
 //! What others put beside ours.
 
-use adit_tests::{
-    kube::{
-        Kind, Stack, by_hand,
-        objects::condition,
-        reconciler,
-        site::{Site, rule},
-    },
+use adit_tests::kube::{
+    Kind, Stack, by_hand,
+    objects::condition,
+    reconciler,
+    site::{Site, rule},
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
