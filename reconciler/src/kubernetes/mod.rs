@@ -12,7 +12,9 @@
 //! * [`queue`]: what to look at; each object by one worker at a time.
 //! * [`writer`]: the only way anything is changed.
 //! * [`run`]: all of it, from access to a graceful end.
+//! * [`cleanup`]: removes what was made, before all of it is uninstalled.
 
+pub mod cleanup;
 pub mod conditions;
 pub mod connectors;
 pub mod context;
