@@ -47,8 +47,16 @@ pub(super) fn of_rule(
         Action::Misconfigured => {}
     }
     let values = changes.iter().flat_map(|c| c.set.iter().chain(&c.add));
-    if let Some((name, _)) = values.into_iter().find(|(_, v)| !is_visible(v)) {
-        return Some(format!("the value of {name} {VALUE}"));
+    for (name, value) in values {
+        if !is_visible(value) {
+            return Some(format!("the value of {name} {VALUE}"));
+        }
+        // Each percent sign is written twice.
+        if value.len() + value.matches('%').count() > MAX_VALUE {
+            return Some(format!(
+                "the value of {name} is too long: {MAX_VALUE} bytes, of which a % takes two"
+            ));
+        }
     }
     match path {
         Some(PathChange::Full(p) | PathChange::Prefix(p)) if !p.is_empty() && !is_path(p) => {
@@ -58,6 +66,8 @@ pub(super) fn of_rule(
     }
 }
 
+/// Gateway API's limit for a header's value.
+const MAX_VALUE: usize = 4096;
 const VALUE: &str =
     "is none that Gateway API takes: visible ASCII characters with single spaces between them";
 const PATH: &str = "is none that Gateway API takes: write other than ASCII letters, digits and -._~!$&'()*+,;=:@ as %XX";

@@ -31,6 +31,11 @@ pub use files::Files;
 /// its metrics.
 const ADIT: &str = "adit";
 
+/// A text of a user for Envoy, where `%` begins a command of its format language.
+fn literal(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
 /// What the resources need to know of the machine.
 #[derive(Debug, Clone)]
 pub struct Setting {

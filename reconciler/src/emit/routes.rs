@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use adit_api::networking::{MatchType, PathMatchType};
 
 use super::{
-    ADIT, clusters,
+    ADIT, clusters, literal,
     xds::{
         self, Any, BackOff, ClusterSpecifier, ClusterWeight, Empty, HeaderMutations, HeaderOption,
         HeaderValue, Metadata, PathRewrite, PathSpecifier, RedirectAction, Regex, RegexRewrite,
@@ -263,10 +263,9 @@ fn mutations(request: &HeaderChanges, response: &HeaderChanges) -> HeaderMutatio
 fn additions(changes: &HeaderChanges) -> Vec<HeaderOption> {
     let option = |append_action: &'static str| {
         move |(key, value): &(String, String)| HeaderOption {
-            // A percent sign begins a command of Envoy's format language.
             header: HeaderValue {
                 key: key.clone(),
-                value: value.replace('%', "%%"),
+                value: literal(value),
             },
             append_action,
         }

@@ -147,7 +147,7 @@ pub async fn conflicting_writes_delay_nobody_for_long(stack: &Stack) -> Result<(
     )
     .await?;
     site.until_true("web", "Programmed").await?;
-    // Somebody who undoes whatever is done, as fast as the API server lets him.
+    // Somebody who writes to all of it, as fast as the API server lets him.
     let stop = Arc::new(AtomicBool::new(false));
     let meddler = {
         let (objects, stop) = (site.objects.clone(), stop.clone());
@@ -159,7 +159,7 @@ pub async fn conflicting_writes_delay_nobody_for_long(stack: &Stack) -> Result<(
                         let name = object["metadata"]["name"].as_str().unwrap_or_default();
                         let note = json!({"metadata": {
                             "annotations": {"meddler": writes.to_string()},
-                            "labels": {"app.kubernetes.io/managed-by": "meddler"},
+                            "labels": {"networking.datumapis.com/route": "meddler"},
                         }});
                         // It may be gone by now.
                         let _ = objects.merge(kind, "conflicts", name, None, &note).await;
@@ -194,7 +194,8 @@ pub async fn conflicting_writes_delay_nobody_for_long(stack: &Stack) -> Result<(
     site.until_true("web", "Programmed").await?;
     // And what the meddler took is put right.
     for kind in [Kind::HTTP_ROUTE, Kind::ENVOY_PATCH_POLICY, Kind::BACKEND] {
-        let ours = |o: &Value| o["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "adit";
+        let label = "networking.datumapis.com/route";
+        let ours = |o: &Value| o["metadata"]["labels"][label] != "meddler";
         site.objects
             .until_list(kind, "conflicts", LABEL, "one, and ours", |all| {
                 all.len() == 1 && ours(&all[0])

@@ -35,7 +35,11 @@ pub async fn what_agents_have_always_written_is_taken(stack: &Stack) -> Result<(
         // Without a host name, as an agent makes it: one is given later.
         proxy(rules("http://localhost:8080")),
         proxy(rules("http://127.0.0.1:8080")),
-        proxy(rules("https://[::1]:8443")),
+        proxy(rules("http://[::1]:8080")),
+        proxy(
+            json!({"rules": [{"backends": [{"endpoint": "https://127.0.0.1:8443",
+            "connector": {"name": "laptop"}, "tls": {"hostname": "localhost"}}]}]}),
+        ),
         proxy(json!({"hostnames": ["app.example.com"], "rules": [{
             "name": "main", "matches": matches, "backends": [backend("http://10.0.0.7:3000")],
             "filters": [{"type": "RequestHeaderModifier",
@@ -177,30 +181,28 @@ pub async fn a_stored_object_that_breaks_a_later_rule_can_still_be_changed_elsew
     })
     .await?;
 
-    // Another field, another element of the same list, an element more.
-    let second = |endpoint: &str| json!({"name": "second", "backends": [{"endpoint": endpoint}]});
-    let first = json!({"name": "first", "backends": [broken]});
-    let third = json!({"name": "third", "backends": [{"endpoint": "http://192.0.2.3"}]});
+    // Whatever leaves the list with the broken rule as it is.
     let params = PatchParams::default();
     for change in [
         json!({"metadata": {"finalizers": ["adit.test/held"]}}),
         json!({"spec": {"hostnames": ["b.example.com"]}}),
-        json!({"spec": {"rules": [first, second("http://192.0.2.2")]}}),
-        json!({"spec": {"rules": [first, second("http://192.0.2.2"), third]}}),
-        json!({"metadata": {"finalizers": null}}),
+        json!({"spec": {"hostnames": ["b.example.com", "c.example.com"]}}),
+        json!({"metadata": {"labels": {"a": "b"}, "finalizers": null}}),
     ] {
         let changed = api.patch("old", &params, &Patch::Merge(&change)).await;
         changed.with_context(|| format!("{change}"))?;
     }
     // What is wrong is still told to whoever touches it.
-    let mut wrong = first.clone();
-    wrong["backends"][0]["endpoint"] = json!("ftp://elsewhere");
-    let change = json!({"spec": {"rules": [wrong]}});
-    let refused = api.patch("old", &params, &Patch::Merge(&change)).await;
+    let rules =
+        |endpoint: &str| json!({"spec": {"rules": [{"backends": [{"endpoint": endpoint}]}]}});
+    let wrong = rules("ftp://elsewhere");
+    let refused = api.patch("old", &params, &Patch::Merge(&wrong)).await;
     ensure!(
         matches!(&refused, Err(kube::Error::Api(e)) if e.code == 422),
         "{refused:?}"
     );
+    let right = rules("http://192.0.2.4");
+    api.patch("old", &params, &Patch::Merge(&right)).await?;
     objects.delete(Kind::CRD, "", &name).await?;
     objects.delete_namespace("stored").await
 }

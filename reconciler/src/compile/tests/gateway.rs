@@ -98,6 +98,7 @@ fn what_gateway_api_takes_not_is_said_before_it_is_written() {
         (header("a  b"), "spec.rules[0].matches[0]"),
         (header("é"), "spec.rules[0].matches[0]"),
         (set("a  b"), "spec.rules[0]"),
+        (set(&"%".repeat(2049)), "spec.rules[0]"),
         (path("/ä"), "spec.rules[0].matches[0]"),
         (path("/%2"), "spec.rules[0].matches[0]"),
         (rewrite("/a b"), "spec.rules[0]"),
@@ -113,6 +114,7 @@ fn what_gateway_api_takes_not_is_said_before_it_is_written() {
     for change in [
         header("a b"),
         set("a\tb"),
+        set(&"%".repeat(2048)),
         path("/%C3%A4/~x"),
         rewrite("/a"),
         query("a_b"),

@@ -3,7 +3,10 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::model::{HeaderChanges, PathChange};
+use crate::{
+    emit::literal,
+    model::{HeaderChanges, PathChange},
+};
 
 /// Gateway API's limit for a list of header names.
 const MAX_HEADERS: usize = 16;
@@ -42,7 +45,10 @@ pub(super) fn header_filters(
 
 fn modifier(changes: &HeaderChanges) -> Value {
     let pairs = |list: &[(String, String)]| {
-        let pair = |(name, value): &(String, String)| json!({"name": name, "value": value});
+        // Envoy Gateway hands values to Envoy as they are, and Envoy refuses the
+        // whole Gateway's configuration for one that is no format string.
+        let pair =
+            |(name, value): &(String, String)| json!({"name": name, "value": literal(value)});
         list.iter().map(pair).collect::<Vec<_>>()
     };
     let mut fields = Map::new();
@@ -61,4 +67,24 @@ fn modifier(changes: &HeaderChanges) -> Value {
 /// they all have one JSON form.
 pub(super) fn typed<T: DeserializeOwned>(value: impl Into<Value>) -> Option<T> {
     serde_json::from_value(value.into()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_value_is_text_and_no_format_string() {
+        let changes = HeaderChanges {
+            set: vec![("x-share".into(), "100% %REQ(cookie)%".into())],
+            ..HeaderChanges::default()
+        };
+        let filters = header_filters(&changes, &changes, &[]);
+        for (filter, field) in filters
+            .iter()
+            .zip(["requestHeaderModifier", "responseHeaderModifier"])
+        {
+            assert_eq!(filter[field]["set"][0]["value"], "100%% %%REQ(cookie)%%");
+        }
+    }
 }
