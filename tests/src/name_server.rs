@@ -23,7 +23,7 @@ use hickory_server::{
 };
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::{kube::programs::cache, process::Process};
 
 /// The zone that every server has.
 pub const ZONE: &str = "adit.test";
@@ -71,7 +71,7 @@ impl Software {
         if let Some(file) = installed {
             return Some((file, None));
         }
-        let unpacked = fs::read_dir(cache()?).ok()?;
+        let unpacked = fs::read_dir(cache::dns().ok()?).ok()?;
         unpacked
             .filter_map(|entry| Some(entry.ok()?.path()))
             .map(|root| (root.join("usr/sbin").join(self.program()), Some(root)))
@@ -179,14 +179,6 @@ async fn lookup(addr: SocketAddr, name: &str) -> Result<(Vec<String>, u32)> {
     }
     texts.sort();
     Ok((texts, ttl))
-}
-
-fn cache() -> Option<PathBuf> {
-    let base = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
-        Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(env::var_os("HOME")?).join(".cache"),
-    };
-    Some(base.join("adit/dns"))
 }
 
 /// A port that is free for UDP and TCP.

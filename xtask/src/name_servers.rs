@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use crate::kube::cache;
+
 /// The programs.
 const PROGRAMS: [&str; 2] = ["knotd", "named"];
 /// Their Debian packages, with the libraries that a small system lacks.
@@ -34,7 +36,7 @@ pub fn missing() -> Vec<&'static str> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = env::split_paths(&path).collect();
     places.push("/usr/sbin".into());
-    if let Some(cache) = cache() {
+    if let Ok(cache) = cache::dns() {
         let unpacked = fs::read_dir(cache).into_iter().flatten().flatten();
         places.extend(unpacked.map(|entry| entry.path().join("usr/sbin")));
     }
@@ -49,7 +51,7 @@ pub fn fetch() -> Result<bool> {
         println!("{} are there", PROGRAMS.join(" and "));
         return Ok(true);
     }
-    let home = cache().context("HOME is not set: there is nowhere to unpack DNS servers")?;
+    let home = cache::dns().map_err(anyhow::Error::msg)?;
     println!("{}: unpacking Debian's packages …", wanted.join(" and "));
     fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
     let temp = home.join(format!(".debian-{}", std::process::id()));
@@ -97,13 +99,4 @@ fn unpack(temp: &Path) -> Result<PathBuf> {
         }
     }
     Ok(root)
-}
-
-/// Where the tests look as well.
-fn cache() -> Option<PathBuf> {
-    let base = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
-        Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(env::var_os("HOME")?).join(".cache"),
-    };
-    Some(base.join("adit/dns"))
 }

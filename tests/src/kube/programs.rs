@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::binaries::root;
 
 #[path = "../../../xtask/src/kube/cache.rs"]
-mod cache;
+pub(crate) mod cache;
 
 /// The path of `etcd`, `kube-apiserver`, `kube-controller-manager`,
 /// `envoy-gateway`, or of a tool that another `cargo xtask` command builds.

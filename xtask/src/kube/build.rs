@@ -17,35 +17,44 @@ use crate::root;
 /// embeds itself, Gateway API's (experimental channel) among them.
 const CRDS: &str = "charts/gateway-helm/charts/crds/crds";
 
-/// Makes every program startable; true when they are.
+/// Makes every program startable and says where each is; true when they are.
 pub fn run() -> Result<bool> {
+    complete()?;
+    let root = root();
+    for program in &PROGRAMS {
+        let path = cache::find(&root, program).context("a program is gone again")?;
+        println!("{:24} {}", program.name, path.display());
+    }
+    let crds = cache::crds(&root).context("the CRDs are gone again")?;
+    println!("{:24} {}", "CRDs", crds.display());
+    Ok(true)
+}
+
+/// Compiles what is missing.
+pub fn complete() -> Result<()> {
     let root = root();
     let home = cache::home(&root).map_err(anyhow::Error::msg)?;
     for program in &PROGRAMS {
-        if let Some(path) = cache::find(&root, program) {
-            println!("{:24} {}", program.name, path.display());
-            continue;
+        if cache::find(&root, program).is_none() {
+            let started = Instant::now();
+            eprintln!(
+                "{}: compiling (minutes when Go's own cache is empty) …",
+                program.name
+            );
+            compile(&root, program, &home.join("bin"))?;
+            eprintln!(
+                "{}: compiled in {:.0} s",
+                program.name,
+                started.elapsed().as_secs_f64()
+            );
         }
-        let started = Instant::now();
-        eprintln!(
-            "{}: compiling (minutes when Go's own cache is empty) …",
-            program.name
-        );
-        let path = compile(&root, program, &home.join("bin"))?;
-        println!(
-            "{:24} {} (built in {:.0} s)",
-            program.name,
-            path.display(),
-            started.elapsed().as_secs_f64()
-        );
     }
     if cache::crds(&root).is_none() {
         copy_crds(&root, &home)?;
     }
-    println!("{:24} {}", "CRDs", home.join("crds").display());
     let missing = cache::missing(&root);
     ensure!(missing.is_empty(), "still missing: {}", missing.join(", "));
-    Ok(true)
+    Ok(())
 }
 
 /// The path of one of [`cache::TOOLS`]; compiles it when it is missing.

@@ -1,6 +1,6 @@
-//! Where the control plane's binaries are: `KUBEBUILDER_ASSETS`, `PATH`, or the
-//! cache that `cargo xtask kube build` fills. Only the standard library: xtask
-//! and the end-to-end tests compile this same file.
+//! Where programs of others are that tests start: `KUBEBUILDER_ASSETS`, `PATH`,
+//! or the cache that `cargo xtask kube build` fills. Only the standard library:
+//! xtask and the end-to-end tests compile this same file.
 
 use std::{
     env, fs,
@@ -84,13 +84,6 @@ pub fn home_of(root: &Path, program: &Program) -> Result<PathBuf, String> {
 }
 
 fn home_for(root: &Path, folder: &str, programs: &[Program]) -> Result<PathBuf, String> {
-    let base = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
-        Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(
-            env::var_os("HOME").ok_or("neither XDG_CACHE_HOME nor HOME is set: set one")?,
-        )
-        .join(".cache"),
-    };
     let mut hash = Fnv::new();
     for program in programs {
         hash.add(program.package.as_bytes());
@@ -103,7 +96,23 @@ fn home_for(root: &Path, folder: &str, programs: &[Program]) -> Result<PathBuf, 
     hash.add(env::consts::ARCH.as_bytes());
     hash.add(FLAGS.concat().as_bytes());
     let pins = format!("{:016x}", hash.0);
-    Ok(base.join("adit").join(folder).join(pins))
+    Ok(base()?.join(folder).join(pins))
+}
+
+/// DNS servers unpacked from packages, each in a folder of any name.
+pub fn dns() -> Result<PathBuf, String> {
+    Ok(base()?.join("dns"))
+}
+
+fn base() -> Result<PathBuf, String> {
+    let cache = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(
+            env::var_os("HOME").ok_or("neither XDG_CACHE_HOME nor HOME is set: set one")?,
+        )
+        .join(".cache"),
+    };
+    Ok(cache.join("adit"))
 }
 
 /// The folder of a program's Go module.

@@ -4,9 +4,10 @@
 
 pub mod build;
 pub mod cache;
+mod scale;
 mod stack;
 
-use std::{ffi::OsString, fs, process::Command as Process};
+use std::{ffi::OsString, fs};
 
 use anyhow::{Context, Result, ensure};
 
@@ -34,15 +35,8 @@ pub enum Command {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Measures the reconciler on a large cluster
-    Scale {
-        /// HTTPProxies
-        #[arg(default_value_t = 1000)]
-        proxies: u32,
-        /// Connectors
-        #[arg(default_value_t = 200)]
-        connectors: u32,
-    },
+    /// Measures the reconciler and Envoy Gateway on a large cluster
+    Scale(scale::Options),
 }
 
 /// Does it; true if all is well.
@@ -60,14 +54,9 @@ pub fn run(command: &Command) -> Result<bool> {
             prepare()?;
             e2e(filter.as_deref())
         }
-        Command::Scale {
-            proxies,
-            connectors,
-        } => {
+        Command::Scale(options) => {
             prepare()?;
-            let mut scale = Process::new(root().join("target/debug/kube_scale"));
-            scale.arg(proxies.to_string()).arg(connectors.to_string());
-            Ok(scale.status().context("run kube_scale")?.success())
+            scale::run(options)
         }
     }
 }
@@ -91,7 +80,7 @@ pub fn test_targets() -> Result<Vec<String>> {
 
 /// All that is needed to start: binaries, every tested Envoy, the product.
 fn prepare() -> Result<()> {
-    build::run()?;
+    build::complete()?;
     for version in envoy::ABI {
         envoy::find(Some(version))?;
     }

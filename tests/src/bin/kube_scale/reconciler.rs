@@ -13,8 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
+use crate::options::{self, Options};
+
 /// Namespaces that the objects are spread over.
-const NAMESPACES: usize = 20;
+const NAMESPACES: usize = options::NAMESPACES as usize;
 /// Requests at once while the objects are made.
 const MAKERS: usize = 32;
 /// How long nothing may happen when nothing has changed.
@@ -25,14 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const OURS: &str = "app.kubernetes.io/managed-by=adit";
 
 /// Starts a control plane and the reconciler on it, and measures.
-pub async fn measure(proxies: usize, connectors: usize) -> Result<()> {
+pub async fn measure(options: &Options) -> Result<Value> {
+    let (proxies, connectors) = (options.proxies as usize, options.connectors as usize);
     let began = Instant::now();
     let plane = ControlPlane::start().await?;
     let objects = plane.admin().await?;
     let dir = tempfile::Builder::new().prefix("scale-").tempdir()?;
     ground(&objects).await?;
     people(&objects, dir.path(), proxies, connectors).await?;
-    println!(
+    say!(
+        options,
         "{proxies} HTTPProxies over {connectors} Connectors made in {:.1} s",
         began.elapsed().as_secs_f64()
     );
@@ -41,7 +45,8 @@ pub async fn measure(proxies: usize, connectors: usize) -> Result<()> {
     let gateway = ["--gateway", "infra/edge"];
     let (mut reconciler, admin) =
         reconciler::start(dir.path(), &plane.kubeconfig(), "infra", &gateway).await?;
-    println!(
+    say!(
+        options,
         "all objects known after {:.1} s",
         cold.elapsed().as_secs_f64()
     );
@@ -66,22 +71,25 @@ pub async fn measure(proxies: usize, connectors: usize) -> Result<()> {
         let there = objects.list(kind, "", OURS).await?.len();
         ensure!(there == proxies, "{there} objects of {kind:?}");
     }
-    println!("cold to all written: {:.1} s", written.as_secs_f64());
+    say!(
+        options,
+        "cold to all written: {:.1} s",
+        written.as_secs_f64()
+    );
     let looks = settled(&admin).await?;
     most = most.max(reconciler.rss()?);
-    println!("looks at HTTPProxies until calm: {looks}");
-    println!(
-        "writes of the reconciler until calm: {}",
-        plane.writes_since(mark)?.len()
-    );
-    println!("resident memory, most seen: {} MiB", most >> 20);
+    let writes = plane.writes_since(mark)?.len();
+    say!(options, "looks at HTTPProxies until calm: {looks}");
+    say!(options, "writes of the reconciler until calm: {writes}");
+    say!(options, "resident memory, most seen: {} MiB", most >> 20);
 
     let mark = plane.mark();
     tokio::time::sleep(CALM).await;
     let more = settled(&admin).await? - looks;
     let idle = plane.writes_since(mark)?;
     let idle = idle.iter().filter(|w| w.resource != "leases").count();
-    println!(
+    say!(
+        options,
         "in {} s without any change: {more} looks, {idle} writes",
         CALM.as_secs()
     );
@@ -90,7 +98,7 @@ pub async fn measure(proxies: usize, connectors: usize) -> Result<()> {
     let mark = plane.mark();
     let at = Instant::now();
     objects
-        .apply(&namespace(7), proxy(7, connectors, 81))
+        .apply(&namespace(0), proxy(0, connectors, 81))
         .await?;
     let routes = loop {
         let writes = plane.writes_since(mark)?;
@@ -103,17 +111,22 @@ pub async fn measure(proxies: usize, connectors: usize) -> Result<()> {
         ensure!(at.elapsed() < PATIENCE, "the change was not written");
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    let looks = settled(&admin).await? - before;
-    println!(
-        "one changed endpoint: {looks} look(s), first write after {} ms",
+    let again = settled(&admin).await? - before;
+    say!(
+        options,
+        "one changed endpoint: {again} look(s), first write after {} ms",
         routes.as_millis()
     );
-    println!(
-        "resident memory at the end: {} MiB",
-        reconciler.rss()? >> 20
-    );
+    let last = reconciler.rss()?;
+    say!(options, "resident memory at the end: {} MiB", last >> 20);
     reconciler.terminate().await?;
-    Ok(())
+    Ok(json!({
+        "proxies": proxies, "connectors": connectors,
+        "cold_s": written.as_secs_f64(), "looks": looks, "writes": writes,
+        "rss_most_bytes": most, "rss_last_bytes": last,
+        "idle": {"seconds": CALM.as_secs(), "looks": more, "writes": idle},
+        "one_change": {"looks": again, "first_write_ms": routes.as_millis() as u64},
+    }))
 }
 
 fn namespace(n: usize) -> String {

@@ -7,6 +7,7 @@
 //! For each size the routes alone are measured before **and** after.
 
 use std::{
+    collections::BTreeSet,
     fs,
     future::Future,
     time::{Duration, Instant},
@@ -23,7 +24,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
-use crate::policies::{self, Written};
+use crate::{
+    options::Options,
+    policies::{self, Written},
+};
 
 /// Times with our policies over times without them, at most.
 const AIM: f64 = 2.0;
@@ -56,7 +60,8 @@ struct Figures {
     cpu: f64,
 }
 
-struct Bench {
+struct Bench<'a> {
+    options: &'a Options,
     objects: Objects,
     metrics: Admin,
     pid: u32,
@@ -65,9 +70,11 @@ struct Bench {
 }
 
 /// Measures each size as far as the time reaches, and prints a table.
-pub async fn measure(sizes: &[usize], as_json: bool) -> Result<()> {
+pub async fn measure(options: &Options) -> Result<Value> {
     let began = Instant::now();
-    let most = sizes.iter().copied().max().context("no size")?;
+    // What is there for one size is left for the next.
+    let sizes: BTreeSet<usize> = options.policies.iter().map(|&n| n as usize).collect();
+    let most = *sizes.last().context("no size")?;
     let stack = Stack::start(Extensions::default()).await?;
     let objects = stack.admin().await?;
     objects.make_namespace(NAMESPACE, &[]).await?;
@@ -86,27 +93,34 @@ pub async fn measure(sizes: &[usize], as_json: bool) -> Result<()> {
         .find(|(_, line)| line.contains("envoy-gateway server "))
         .context("no process of Envoy Gateway")?;
     let mut bench = Bench {
+        options,
         objects,
         metrics: Admin::Tcp(METRICS.into()),
         pid,
         changes: 0,
     };
     bench.plain().await?;
-    println!(
+    say!(
+        options,
         "Envoy Gateway, one translation: medians of {CHANGES}, in ms; CPU: all of its process"
     );
-    println!("for one change, being asked for its metrics included (mean)");
-    println!(
+    say!(
+        options,
+        "for one change, being asked for its metrics included (mean)"
+    );
+    say!(
+        options,
         "policies  with them          gateway-api       xds      both  ratio       CPU  ratio"
     );
     let mut results = Vec::new();
     let mut there = 0;
-    for &size in sizes {
+    for &size in &sizes {
         let new = written.get(there..size).unwrap_or_default();
         let now = written.get(..size).unwrap_or_default();
         let left = BUDGET.saturating_sub(began.elapsed());
         let Some(result) = within(left, bench.size(new, now, &filter)).await? else {
-            println!(
+            say!(
+                options,
                 "{size:>8}  not done within {} s for all sizes",
                 BUDGET.as_secs()
             );
@@ -120,17 +134,15 @@ pub async fn measure(sizes: &[usize], as_json: bool) -> Result<()> {
         && results
             .iter()
             .all(|r| r["ratio"].as_f64().is_some_and(|r| r <= AIM));
-    println!(
+    say!(
+        options,
         "at most {AIM} times the routes alone, met: {met} ({:.0} s in all)",
         began.elapsed().as_secs_f64()
     );
-    if as_json {
-        println!("{}", json!({"aim": AIM, "met": met, "sizes": results}));
-    }
-    Ok(())
+    Ok(json!({"aim": AIM, "met": met, "sizes": results}))
 }
 
-impl Bench {
+impl Bench<'_> {
     /// One size: the routes alone, with the policies, with the module's filter
     /// too, and alone again.
     async fn size(&mut self, new: &[Written], now: &[Written], filter: &Value) -> Result<Value> {
@@ -173,9 +185,13 @@ impl Bench {
         let mut rows = Vec::new();
         for (name, f) in stages {
             let (ratio, cpu_ratio) = (f.both / alone.both, f.cpu / alone.cpu);
-            println!(
+            say!(
+                self.options,
                 "{count:>8}  {name:<18} {:>11.1} {:>9.1} {:>9.1} {ratio:>6.2} {:>9.1} {cpu_ratio:>6.2}",
-                f.steps[0], f.steps[1], f.both, f.cpu
+                f.steps[0],
+                f.steps[1],
+                f.both,
+                f.cpu
             );
             rows.push(json!({
                 "with": name, "gateway_api_ms": f.steps[0], "xds_ms": f.steps[1],
