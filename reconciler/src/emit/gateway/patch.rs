@@ -95,6 +95,13 @@ pub fn patched_targets(policy: &EnvoyPatchPolicy) -> Option<Vec<Target>> {
 
 /// The patches of one tunnel. `add` replaces what is there, and makes the
 /// parents that are missing.
+///
+/// Envoy Gateway turns the whole resource into JSON and back for each patch
+/// (internal/xds/translator/jsonpatch.go), so that each one also pays for what
+/// the ones before it added: the large ones come last. Nothing hangs on the
+/// order otherwise. Each is applied by itself, and the result is sent when all
+/// were tried; whichever fails, the rest is closed: without the socket's patch
+/// the dialer gets no target, without the endpoint's nobody is reached.
 fn patches(tunnel: &Tunnel<'_>, cluster: &str, setting: &Setting) -> Vec<JsonPatch> {
     let of = |type_: &str, op: &str, path: &str, value: Value| JsonPatch {
         type_: type_.to_owned(),
@@ -106,27 +113,9 @@ fn patches(tunnel: &Tunnel<'_>, cluster: &str, setting: &Setting) -> Vec<JsonPat
         },
     };
     let add = |path: &str, value: Value| of(CLUSTER_TYPE, "add", path, value);
-    let pipe = xds::Address::Pipe {
-        path: setting.dialer_socket.clone(),
-        mode: None,
-    };
     let protocol = tunnel.cluster.protocol;
-    let mut metadata = clusters::metadata(tunnel.target, protocol).filter_metadata;
     let timeout = tunnel.target.deadline + clusters::VERDICT_GRACE;
-    let transport = Transport::Adit(tunnel.target.clone());
-    let mut patches = vec![
-        // First what leads there, then where it leads: each patch is applied
-        // by itself, and a tunnel without its target is closed by the dialer.
-        add(
-            "/transport_socket",
-            value(&clusters::transport_socket(&transport, &setting.module)),
-        ),
-        add(
-            &format!("/metadata/filter_metadata/{ADIT}"),
-            value(&metadata.remove(ADIT)),
-        ),
-        add("/connect_timeout", clusters::seconds(timeout).into()),
-    ];
+    let mut patches = vec![add("/connect_timeout", clusters::seconds(timeout).into())];
     let Users {
         circuit_breakers,
         http,
@@ -138,21 +127,40 @@ fn patches(tunnel: &Tunnel<'_>, cluster: &str, setting: &Setting) -> Vec<JsonPat
             value(&clusters::circuit_breakers()),
         ));
     }
+    let mut metadata = clusters::metadata(tunnel.target, protocol).filter_metadata;
+    patches.push(add(
+        &format!("/metadata/filter_metadata/{ADIT}"),
+        value(&metadata.remove(ADIT)),
+    ));
     if !http {
         patches.push(http_options(protocol, add));
     }
-    let endpoint = |op: &str, path: &str, value: Value| {
-        let path = format!("/endpoints/0/lb_endpoints/0{path}");
-        of(LOAD_ASSIGNMENT_TYPE, op, &path, value)
-    };
-    let fingerprint = fingerprint(&patches);
-    patches.push(endpoint("replace", "/endpoint/address", value(&pipe)));
-    patches.push(endpoint(
-        "add",
-        &format!("/metadata/filter_metadata/{ADIT}"),
-        json!({"cluster": fingerprint}),
+    let transport = Transport::Adit(tunnel.target.clone());
+    patches.push(add(
+        "/transport_socket",
+        value(&clusters::transport_socket(&transport, &setting.module)),
     ));
+    let endpoint = endpoint(setting, &fingerprint(&patches));
+    patches.push(of(LOAD_ASSIGNMENT_TYPE, "replace", ENDPOINT, endpoint));
     patches
+}
+
+/// The only endpoint of a tunnel's cluster.
+const ENDPOINT: &str = "/endpoints/0/lb_endpoints/0";
+
+/// The dialer in the placeholder's place, whole. Beside the address Envoy
+/// Gateway writes the weight there (cluster.go: always 1) and, for a user's
+/// health checks, another port, which Envoy refuses for a pipe.
+fn endpoint(setting: &Setting, fingerprint: &str) -> Value {
+    let pipe = xds::Address::Pipe {
+        path: setting.dialer_socket.clone(),
+        mode: None,
+    };
+    json!({
+        "endpoint": {"address": pipe},
+        "load_balancing_weight": 1,
+        "metadata": {"filter_metadata": {ADIT: {"cluster": fingerprint}}},
+    })
 }
 
 /// A hash over the patches of a cluster, for its endpoints. Envoy takes a
