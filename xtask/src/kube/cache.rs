@@ -44,11 +44,23 @@ pub const PROGRAMS: [Program; 4] = [
 
 /// Tools that some tests need and no control plane does. Each has a folder of
 /// its own in the cache: another pin of one builds nothing else anew.
-pub const TOOLS: [Program; 1] = [Program {
-    name: "func-e",
-    module: "func-e",
-    package: "github.com/tetratelabs/func-e/cmd/func-e",
-}];
+pub const TOOLS: [Program; 3] = [
+    Program {
+        name: "func-e",
+        module: "func-e",
+        package: "github.com/tetratelabs/func-e/cmd/func-e",
+    },
+    Program {
+        name: "helm",
+        module: "helm",
+        package: "helm.sh/helm/v4/cmd/helm",
+    },
+    Program {
+        name: "kubectl",
+        module: "kubernetes",
+        package: "k8s.io/kubernetes/cmd/kubectl",
+    },
+];
 
 /// The release that `xtask/go/kubernetes/go.mod` pins; the API server reports it.
 pub const KUBERNETES: &str = "1.36.3";
@@ -104,7 +116,8 @@ pub fn dns() -> Result<PathBuf, String> {
     Ok(base()?.join("dns"))
 }
 
-fn base() -> Result<PathBuf, String> {
+/// The folder of everything that is kept from one checkout to the next.
+pub fn base() -> Result<PathBuf, String> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(
