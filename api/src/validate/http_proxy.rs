@@ -141,6 +141,11 @@ fn backend(at: &mut Checker<'_>, backend: &Backend, scope: Scope) -> Option<Sche
             return None;
         }
     };
+    if endpoint.scheme == Scheme::Tcp && backend.connector.is_none() && scope == Scope::Shared {
+        at.field("connector").invalid(
+            "a tcp endpoint needs a connector: CONNECT into the gateway's own network is not for those who share it",
+        );
+    }
     address(
         &mut at.field("endpoint"),
         &endpoint,
@@ -370,15 +375,19 @@ mod tests {
             ),
             (
                 rule_with(
-                    json!({"backends": [{"endpoint": "tcp://a:1"}], "matches": [{"path": {"value": "/x"}}]}),
+                    json!({"backends": [{"endpoint": "tcp://a:1", "connector": {"name": "c"}}], "matches": [{"path": {"value": "/x"}}]}),
                 ),
                 format!("{r}.matches"),
             ),
             (
                 rule_with(
-                    json!({"backends": [{"endpoint": "tcp://a:1"}, {"endpoint": "http://a"}]}),
+                    json!({"backends": [{"endpoint": "tcp://a:1", "connector": {"name": "c"}}, {"endpoint": "http://a"}]}),
                 ),
                 format!("{r}.backends"),
+            ),
+            (
+                backend(json!({"endpoint": "TCP://10.0.0.1:22"})),
+                format!("{r}.backends[0].connector"),
             ),
         ] {
             assert_eq!(check(spec.clone(), Scope::Shared), [path], "{spec}");
@@ -388,6 +397,12 @@ mod tests {
     #[test]
     fn the_operators_own_directory_may_name_loopback() {
         let spec = rule_with(json!({"backends": [{"endpoint": "http://127.0.0.1:3000"}]}));
+        assert_eq!(check(spec, Scope::Standalone), [""; 0]);
+    }
+
+    #[test]
+    fn only_the_operators_own_directory_may_open_its_network_by_connect() {
+        let spec = rule_with(json!({"backends": [{"endpoint": "tcp://10.0.0.1:22"}]}));
         assert_eq!(check(spec, Scope::Standalone), [""; 0]);
     }
 }

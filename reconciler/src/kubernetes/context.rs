@@ -48,6 +48,9 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
+        if !self.writer.may_write() {
+            return;
+        }
         let event = Event {
             type_: if warning {
                 EventType::Warning

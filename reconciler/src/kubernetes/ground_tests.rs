@@ -175,7 +175,7 @@ fn the_modules_path_comes_from_the_class_or_the_gateways_own_envoy_proxy() {
     let listener = json!({"name": "http", "port": 80, "protocol": "HTTP",
         "allowedRoutes": {"namespaces": {"from": "All"}}});
     let spec = json!({"gatewayClassName": "adit", "infrastructure": own, "listeners": [listener]});
-    stores.gateways.lost(&DeserializeGuard(Ok(stores
+    stores.gateways.lost(DeserializeGuard(Ok(stores
         .gateways
         .any()
         .unwrap()
@@ -196,7 +196,7 @@ fn the_modules_path_comes_from_the_class_or_the_gateways_own_envoy_proxy() {
     let own = stores.envoy_proxies.get(&Key::new("infra", "own")).unwrap();
     stores
         .envoy_proxies
-        .lost(&DeserializeGuard(Ok(own.as_ref().clone())));
+        .lost(DeserializeGuard(Ok(own.as_ref().clone())));
     let merged = json!({"spec": {"mergeType": "StrategicMerge"}});
     put(&stores.envoy_proxies, "infra", "own", merged);
     assert_eq!(found(&stores).unwrap().module, Ok("/lib/adit.so".into()));
@@ -207,7 +207,7 @@ fn a_module_without_an_absolute_path_is_none() {
     for path in ["", "adit.so"] {
         let stores = stores(json!({"from": "All"}));
         let proxies = &stores.envoy_proxies;
-        proxies.lost(&DeserializeGuard(Ok(proxies
+        proxies.lost(DeserializeGuard(Ok(proxies
             .any()
             .unwrap()
             .as_ref()
@@ -221,7 +221,7 @@ fn a_module_without_an_absolute_path_is_none() {
 fn merged_gateways_are_patched_by_their_class() {
     let stores = stores(json!({"from": "All"}));
     let proxies = &stores.envoy_proxies;
-    proxies.lost(&DeserializeGuard(Ok(proxies
+    proxies.lost(DeserializeGuard(Ok(proxies
         .any()
         .unwrap()
         .as_ref()

@@ -5,14 +5,17 @@
 //! that this process has already changed. Whoever listens is told after the
 //! store was updated.
 
+mod state;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use kube::{Resource, ResourceExt as _, core::DeserializeGuard, core::ObjectMeta};
 use tokio::sync::watch;
+
+use state::State;
 
 /// What names an object of a kind: its namespace (empty when it has none) and its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +64,12 @@ pub enum Health {
 /// All objects of a kind. Clones share them.
 pub struct Kept<K> {
     inner: Arc<Inner<K>>,
+}
+
+/// A write of this process that is under way ([`Kept::writing`]).
+pub struct Writing<'a, K: Resource + Clone> {
+    kept: &'a Kept<K>,
+    key: Key,
 }
 
 type Listener<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
@@ -112,17 +121,9 @@ impl<K: Resource + Clone> Default for Kept<K> {
 impl<K: Resource + Clone> Kept<K> {
     /// None yet.
     pub fn new() -> Self {
-        let state = State {
-            objects: BTreeMap::new(),
-            by_uid: HashMap::new(),
-            malformed: BTreeMap::new(),
-            gone: HashSet::new(),
-            lists: 0,
-            touched: BTreeSet::new(),
-        };
         Self {
             inner: Arc::new(Inner {
-                state: RwLock::new(state),
+                state: RwLock::default(),
                 listeners: RwLock::default(),
                 health: watch::Sender::new(Health::Starting),
                 scopes: RwLock::default(),
@@ -206,36 +207,28 @@ impl<K: Resource + Clone> Kept<K> {
         *self.inner.health.borrow() == Health::Synced
     }
 
+    /// A write of this process begins. What the watch says of the object until
+    /// the guard is dropped is told after that: of the write itself the watch
+    /// may hear before the answer is here, and would take it for another's.
+    pub fn writing(&self, key: &Key) -> Writing<'_, K> {
+        self.write().write_begins(key);
+        Writing {
+            kept: self,
+            key: key.clone(),
+        }
+    }
+
     /// Notes what the API server answered to a write of this process.
     pub fn wrote(&self, object: &K) {
         let mut object = object.clone();
         object.managed_fields_mut().clear();
-        let key = Key::of(&object);
-        let change = {
-            let mut state = self.write();
-            if state.lists > 0 {
-                state.touched.insert(key.clone());
-            }
-            state.put(key, object, true)
-        };
+        let change = self.write().wrote(object);
         self.tell(change);
     }
 
     /// Notes that this process deleted an object.
     pub fn deleted(&self, key: &Key, uid: &str) {
-        let change = {
-            let mut state = self.write();
-            match state.objects.get(key) {
-                Some(object) if object.uid().as_deref() == Some(uid) => {
-                    state.gone.insert(uid.to_owned());
-                    if state.lists > 0 {
-                        state.touched.insert(key.clone());
-                    }
-                    state.take(key, true)
-                }
-                _ => None,
-            }
-        };
+        let change = self.write().deleted(key, uid);
         self.tell(change);
     }
 
@@ -262,40 +255,19 @@ impl<K: Resource + Clone> Kept<K> {
 
     /// The watch says that this object is there.
     pub(super) fn seen(&self, object: DeserializeGuard<K>) {
-        let change = {
-            let mut state = self.write();
-            let key = Key::of_meta(object.meta());
-            match object.0 {
-                Ok(object) => state.put(key, object, false),
-                Err(invalid) => state.spoil(key, invalid.metadata, invalid.error),
-            }
-        };
+        let change = self.write().seen(object);
         self.tell(change);
     }
 
     /// The watch says that this object is gone.
-    pub(super) fn lost(&self, object: &DeserializeGuard<K>) {
-        let change = {
-            let mut state = self.write();
-            let key = Key::of_meta(object.meta());
-            let uid = object.meta().uid.clone().unwrap_or_default();
-            state.gone.remove(&uid);
-            let same = |meta: &ObjectMeta| meta.uid.as_deref() == Some(&uid);
-            let malformed = state.malformed.get(&key);
-            let was_malformed = malformed.is_some_and(|m| same(&m.metadata));
-            // A new one of this name may have been noted by its writer already.
-            match state.objects.get(&key) {
-                Some(known) if same(known.meta()) => state.take(&key, false),
-                _ if was_malformed => state.forget(key),
-                _ => None,
-            }
-        };
+    pub(super) fn lost(&self, object: DeserializeGuard<K>) {
+        let change = self.write().lost(object);
         self.tell(change);
     }
 
     /// A list begins.
     pub(super) fn list_begins(&self) {
-        self.write().lists += 1;
+        self.write().list_begins();
     }
 
     /// A list did not come to its end.
@@ -305,36 +277,9 @@ impl<K: Resource + Clone> Kept<K> {
 
     /// A list of the objects of a namespace (or of all) is complete.
     pub(super) fn listed(&self, namespace: Option<&str>, objects: Vec<DeserializeGuard<K>>) {
-        let mut changes = Vec::new();
-        {
-            let mut state = self.write();
-            let within = |key: &Key| namespace.is_none_or(|n| key.namespace == n);
-            let mut missing: BTreeSet<Key> = state
-                .objects
-                .keys()
-                .chain(state.malformed.keys())
-                .filter(|key| within(key) && !state.touched.contains(key))
-                .cloned()
-                .collect();
-            for object in objects {
-                let key = Key::of_meta(object.meta());
-                missing.remove(&key);
-                if state.touched.contains(&key) && !state.objects.contains_key(&key) {
-                    continue;
-                }
-                changes.push(match object.0 {
-                    Ok(object) => state.put(key, object, false),
-                    Err(invalid) => state.spoil(key, invalid.metadata, invalid.error),
-                });
-            }
-            for key in missing {
-                let known = state.take(&key, false);
-                changes.push(known.or_else(|| state.forget(key)));
-            }
-            state.list_ends();
-        }
+        let changes = self.write().listed(namespace, objects);
         for change in changes {
-            self.tell(change);
+            self.tell(Some(change));
         }
     }
 
@@ -355,6 +300,15 @@ impl<K: Resource + Clone> Kept<K> {
     fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
         let state = self.inner.state.write();
         state.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Resource + Clone> Drop for Writing<'_, K> {
+    fn drop(&mut self) {
+        let changes = self.kept.write().write_ends(&self.key);
+        for change in changes {
+            self.kept.tell(Some(change));
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn a_deleted_object_does_not_come_back_by_older_news() {
     assert_eq!(version(&kept, "a"), None);
     // A new object of that name is another object.
     kept.wrote(&object("a", "2", 9));
-    kept.lost(&read(object("a", "1", 3)));
+    kept.lost(read(object("a", "1", 3)));
     assert_eq!(version(&kept, "a").as_deref(), Some("9"));
     assert_eq!(take(&told), ["a: - -> 1", "a: 1 -> -", "a: - -> 9"]);
     assert!(kept.by_uid("1").is_none());
@@ -135,7 +135,7 @@ fn a_malformed_object_is_known_as_such_until_it_is_repaired_or_gone() {
     kept.seen(read(object("a", "1", 3)));
     assert!(kept.malformed(&key).is_none());
     kept.seen(spoilt());
-    kept.lost(&spoilt());
+    kept.lost(spoilt());
     assert!(kept.malformed(&key).is_none());
     let expect = [
         "a: - -> 1",
@@ -173,4 +173,75 @@ fn a_kind_is_as_healthy_as_the_worst_of_its_watches() {
     assert!(kept.is_synced());
     kept.set_health(a, Health::Absent);
     assert_eq!(*kept.health().borrow(), Health::Absent);
+}
+
+/// Who did what, as listeners are told: `own` or `other`, and the version.
+fn by_whom(kept: &Kept<ConfigMap>) -> Arc<Mutex<Vec<String>>> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = told.clone();
+    kept.on_change(move |change: &Change<ConfigMap>| {
+        let who = if change.own { "own" } else { "other" };
+        let new = change.new.as_ref();
+        let version = new.and_then(|o| o.metadata.resource_version.clone());
+        let version = version.unwrap_or("-".into());
+        log.lock().unwrap().push(format!("{who} {version}"));
+    });
+    told
+}
+
+#[test]
+fn the_echo_of_an_own_write_that_comes_before_its_answer_is_no_news_of_others() {
+    let kept = Kept::new();
+    kept.seen(read(object("a", "1", 1)));
+    let told = by_whom(&kept);
+    let key = Key::new("ns", "a");
+    let writing = kept.writing(&key);
+    kept.seen(read(object("a", "1", 2)));
+    assert_eq!(version(&kept, "a").as_deref(), Some("1"));
+    kept.wrote(&object("a", "1", 2));
+    drop(writing);
+    assert_eq!(take(&told), ["own 2"]);
+    let writing = kept.writing(&key);
+    kept.lost(read(object("a", "1", 3)));
+    kept.deleted(&key, "1");
+    drop(writing);
+    assert_eq!(take(&told), ["own -"]);
+    // It is news again when nothing is being written.
+    kept.seen(read(object("a", "2", 4)));
+    assert_eq!(take(&told), ["other 4"]);
+}
+
+#[test]
+fn what_others_do_during_a_write_is_told_after_it() {
+    let kept = Kept::new();
+    kept.seen(read(object("a", "1", 1)));
+    let told = by_whom(&kept);
+    let key = Key::new("ns", "a");
+    let writing = kept.writing(&key);
+    let second = kept.writing(&key);
+    kept.seen(read(object("a", "1", 2)));
+    kept.seen(read(object("a", "1", 3)));
+    kept.wrote(&object("a", "1", 2));
+    drop(writing);
+    assert_eq!(take(&told), ["own 2"]);
+    drop(second);
+    assert_eq!(take(&told), ["other 3"]);
+    // Also when the write came to nothing, and another object has the name.
+    let writing = kept.writing(&key);
+    kept.lost(read(object("a", "1", 4)));
+    kept.seen(read(object("a", "2", 5)));
+    drop(writing);
+    assert_eq!(take(&told), ["other -", "other 5"]);
+}
+
+#[test]
+fn a_list_during_a_write_outdates_what_was_said_before_it() {
+    let kept = Kept::new();
+    kept.seen(read(object("a", "1", 1)));
+    let writing = kept.writing(&Key::new("ns", "a"));
+    kept.seen(read(object("a", "1", 2)));
+    kept.list_begins();
+    kept.listed(None, Vec::new());
+    drop(writing);
+    assert_eq!(version(&kept, "a"), None);
 }

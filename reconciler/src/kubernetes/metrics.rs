@@ -78,7 +78,14 @@ impl Metrics {
     /// An object was looked at.
     pub fn reconciled(&self, kind: &str, took: Duration, failed: Option<Class>) {
         let label = Kind { kind: kind.into() };
-        self.reconciles.get_or_create(&label).inc();
+        let before = self.reconciles.get_or_create(&label).inc();
+        if before == 0 {
+            // There before their first event: rates and alerts see that too.
+            for class in Class::ALL.map(Class::as_str) {
+                let kind = kind.into();
+                drop(self.failures.get_or_create(&Failure { kind, class }));
+            }
+        }
         self.seconds
             .get_or_create(&label)
             .observe(took.as_secs_f64());
@@ -104,6 +111,11 @@ impl Metrics {
             verb,
         };
         self.writes.get_or_create(&label).inc();
+    }
+
+    /// A watch begins: its errors are counted from zero.
+    pub fn watches(&self, kind: &str) {
+        drop(self.watch_errors.get_or_create(&Kind { kind: kind.into() }));
     }
 
     /// A watch ended with an error.
@@ -177,6 +189,7 @@ mod tests {
     fn the_text_names_kinds_and_classes_and_no_object() {
         let metrics = Metrics::default();
         metrics.reconciled("HTTPProxy", Duration::from_millis(3), Some(Class::Conflict));
+        metrics.watches("HTTPProxy");
         metrics.wrote("HTTPRoute", "apply");
         let mut picture = Picture::default();
         let key = ("HTTPProxy".into(), "Programmed".into(), "True".into());
@@ -185,6 +198,8 @@ mod tests {
         for line in [
             "adit_reconciler_reconciles_total{kind=\"HTTPProxy\"} 1",
             "adit_reconciler_reconcile_failures_total{kind=\"HTTPProxy\",class=\"conflict\"} 1",
+            "adit_reconciler_reconcile_failures_total{kind=\"HTTPProxy\",class=\"forbidden\"} 0",
+            "adit_reconciler_watch_errors_total{kind=\"HTTPProxy\"} 0",
             "adit_reconciler_writes_total{kind=\"HTTPRoute\",verb=\"apply\"} 1",
             "adit_reconciler_objects{kind=\"HTTPProxy\",condition=\"Programmed\",status=\"True\"} 7",
         ] {

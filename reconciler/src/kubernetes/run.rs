@@ -119,13 +119,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             .unwrap_or_else(|| access.namespace.clone()),
     };
     tracing::info!(%admin, namespace = access.namespace, dry_run = config.dry_run, "reconciler started");
-    let counted = metrics.clone();
     stores.watch(&Watching {
         client: access.client.clone(),
         scope: &scope,
         tasks: &tasks,
         shutdown: &stop_watches,
-        failed: Arc::new(move |kind| counted.watch_failed(kind)),
+        metrics: metrics.clone(),
     });
     let reporter = Reporter {
         controller: MANAGER.into(),

@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     kept::{Health, Kept},
+    metrics::Metrics,
     watch,
 };
 
@@ -84,8 +85,8 @@ pub struct Watching<'a> {
     pub tasks: &'a TaskTracker,
     /// Ends them.
     pub shutdown: &'a CancellationToken,
-    /// Called with the kind for each error of a watch.
-    pub failed: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Counts the errors of watches.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Stores {
@@ -219,14 +220,15 @@ impl Watching<'_> {
     ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        let failed = self.failed.clone();
+        let metrics = self.metrics.clone();
         let kind = K::kind(&()).into_owned();
+        metrics.watches(&kind);
         self.tasks.spawn(watch::watch(
             kept.clone(),
             api,
             config,
             namespace,
-            move || failed(&kind),
+            move || metrics.watch_failed(&kind),
             self.shutdown.clone(),
         ));
     }

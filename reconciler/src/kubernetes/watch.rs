@@ -140,7 +140,7 @@ fn take<K: Resource<DynamicType = ()> + Clone>(
             true
         }
         Event::Delete(object) => {
-            kept.lost(&object);
+            kept.lost(object);
             true
         }
     }

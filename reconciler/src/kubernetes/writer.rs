@@ -81,6 +81,14 @@ pub enum WriteError {
     },
 }
 
+/// What came of making an object.
+enum Created<K> {
+    /// It was made; `None` in a dry run.
+    Made(Option<K>),
+    /// There is one already.
+    There(Box<ObjectMeta>),
+}
+
 /// A kind of namespaced objects that is written.
 pub trait Written:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -145,31 +153,81 @@ impl Writer {
         object: &K,
     ) -> Result<Option<K>, WriteError> {
         let key = Key::of(object);
-        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
-        let known = match kept.get(&key) {
-            Some(known) => Some(known.meta().clone()),
-            // The watch holds only what has our label.
-            None => self
-                .ask::<K, _>("get", &key, api.get_metadata_opt(&key.name))
-                .await?
-                .map(|found| found.metadata),
-        };
         let mut body = body(object);
-        if let Some(known) = known {
-            if !same_maker(object.meta(), &known) {
-                return Err(WriteError::Foreign {
-                    kind: K::kind(&()).into_owned(),
-                    key,
-                });
-            }
-            // Not another object of that name, made meanwhile.
-            body["metadata"]["uid"] = json!(known.uid);
+        let known = match kept.get(&key) {
+            Some(known) => known.meta().clone(),
+            None => match self.create(kept, &key, &body).await? {
+                Created::Made(made) => return Ok(made),
+                Created::There(found) => *found,
+            },
+        };
+        if !same_maker(object.meta(), &known) {
+            return Err(WriteError::Foreign {
+                kind: K::kind(&()).into_owned(),
+                key,
+            });
         }
-        if self.dry("apply", K::kind(&()).as_ref(), &key, &body) {
+        // Not another object of that name, made meanwhile.
+        body["metadata"]["uid"] = json!(known.uid);
+        self.apply_part(kept, &key, body).await
+    }
+
+    /// Makes an object of which nothing is known; says what is there if there
+    /// is one.
+    async fn create<K: Written>(
+        &self,
+        kept: &Kept<K>,
+        key: &Key,
+        body: &Value,
+    ) -> Result<Created<K>, WriteError> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+        let refused = match self.dry_run {
+            true => None,
+            false => {
+                let _writing = kept.writing(key);
+                let request = apply::new_object(&api, MANAGER, body, &key.name);
+                match self.ask::<K, _>("create", key, request).await {
+                    Ok(made) => {
+                        self.metrics.wrote(&K::kind(&()), "apply");
+                        kept.wrote(&made);
+                        return Ok(Created::Made(Some(made)));
+                    }
+                    Err(error) if error.class() == Class::Conflict => Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        // Most watches hold only what has our label.
+        let found = api.get_metadata_opt(&key.name);
+        match (self.ask::<K, _>("get", key, found).await?, refused) {
+            (Some(found), _) => Ok(Created::There(Box::new(found.metadata))),
+            // It was there a moment ago.
+            (None, Some(refused)) => Err(refused),
+            (None, None) => {
+                self.dry("create", K::kind(&()).as_ref(), key, body);
+                Ok(Created::Made(None))
+            }
+        }
+    }
+
+    /// Applies fields of an object that exists: of exactly the one whose UID
+    /// the body names. `None` in a dry run.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn apply_part<K: Written>(
+        &self,
+        kept: &Kept<K>,
+        key: &Key,
+        body: Value,
+    ) -> Result<Option<K>, WriteError> {
+        if self.dry("apply", K::kind(&()).as_ref(), key, &body) {
             return Ok(None);
         }
+        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+        let _writing = kept.writing(key);
         let request = apply::object(&api, MANAGER, &body, &key.name);
-        let answer = self.ask::<K, _>("apply", &key, request).await?;
+        let answer = self.ask::<K, _>("apply", key, request).await?;
         self.metrics.wrote(&K::kind(&()), "apply");
         kept.wrote(&answer);
         Ok(Some(answer))
@@ -198,6 +256,7 @@ impl Writer {
         }
         // What others wrote of the answer may be malformed.
         let api = guarded::<K>(&self.client, key);
+        let _writing = kept.writing(key);
         let request = apply::status(&api, MANAGER, &body, &key.name);
         let answer = self.ask::<K, _>("apply status of", key, request).await?;
         self.metrics.wrote(&K::kind(&()), "apply_status");
@@ -227,6 +286,7 @@ impl Writer {
             }),
             ..DeleteParams::background()
         };
+        let _writing = kept.writing(&key);
         let gone = match self
             .ask::<K, _>("delete", &key, api.delete(&key.name, &params))
             .await
@@ -241,6 +301,11 @@ impl Writer {
             kept.deleted(&key, &uid);
         }
         Ok(())
+    }
+
+    /// Whether anything may be written now: for what is written past this.
+    pub fn may_write(&self) -> bool {
+        !self.dry_run && self.fence.open()
     }
 
     /// Reads, within the same time limit.

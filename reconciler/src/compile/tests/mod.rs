@@ -3,6 +3,7 @@
 
 mod connectors;
 mod gateway;
+mod permits;
 mod routes;
 
 use serde_json::{Value, json};

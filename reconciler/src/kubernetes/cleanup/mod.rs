@@ -359,7 +359,8 @@ mod tests {
 
     fn object(manager: &str, labels: &[(&str, &str)]) -> Found {
         let labels = labels.iter().map(|(k, v)| (k.to_string(), v.to_string()));
-        PartialObjectMeta {
+        Found {
+            types: None,
             metadata: ObjectMeta {
                 labels: Some(labels.collect()),
                 managed_fields: Some(vec![ManagedFieldsEntry {
@@ -368,7 +369,7 @@ mod tests {
                 }]),
                 ..ObjectMeta::default()
             },
-            ..PartialObjectMeta::default()
+            _phantom: std::marker::PhantomData,
         }
     }
 

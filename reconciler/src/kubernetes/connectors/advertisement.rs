@@ -5,8 +5,8 @@ use adit_api::{
     networking::{Connector, ConnectorAdvertisement},
     validate,
 };
-use adit_control::{Class as ErrorClass, apply};
-use kube::{Api, Resource as _, ResourceExt as _};
+use adit_control::Class as ErrorClass;
+use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use super::{
@@ -14,15 +14,13 @@ use super::{
         conditions::{Conditions, State, bounded},
         kept::Key,
         queue::Outcome,
-        writer::MANAGER,
+        writer::WriteError,
     },
     Connectors, failed,
     ready::{ACCEPTED, Class},
 };
 
 const OWNED: &[&str] = &[ACCEPTED];
-/// For one request.
-const TIME: std::time::Duration = std::time::Duration::from_secs(15);
 
 impl Connectors {
     pub(super) async fn advertisement(&self, key: &Key) -> Outcome {
@@ -46,7 +44,7 @@ impl Connectors {
             && connector.metadata.deletion_timestamp.is_none()
             && let Err(error) = self.own(&object, connector, key).await
         {
-            let class = ErrorClass::of(&error);
+            let class = error.class();
             if class != ErrorClass::NotFound {
                 return failed("its owner reference", key, class, &error);
             }
@@ -104,7 +102,7 @@ impl Connectors {
         object: &ConnectorAdvertisement,
         connector: &Connector,
         key: &Key,
-    ) -> kube::Result<()> {
+    ) -> Result<(), WriteError> {
         let there = object.owner_references();
         if there
             .iter()
@@ -121,10 +119,6 @@ impl Connectors {
         } else {
             connector.controller_owner_ref(&())
         };
-        if self.context.config.dry_run {
-            tracing::info!(object = %key, "dry run: would make its Connector its owner");
-            return Ok(());
-        }
         let body = json!({
             "apiVersion": ConnectorAdvertisement::api_version(&()),
             "kind": ConnectorAdvertisement::kind(&()),
@@ -135,17 +129,8 @@ impl Connectors {
                 "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
             },
         });
-        let client = self.context.writer.client().clone();
-        let api: Api<ConnectorAdvertisement> = Api::namespaced(client, &key.namespace);
-        let request = apply::object(&api, MANAGER, &body, &key.name);
-        let answer = match tokio::time::timeout(TIME, request).await {
-            Ok(answer) => answer?,
-            Err(_) => return Err(kube::Error::Service("no answer in time".into())),
-        };
-        self.context
-            .metrics
-            .wrote(&ConnectorAdvertisement::kind(&()), "apply");
-        self.context.stores.advertisements.wrote(&answer);
+        let store = &self.context.stores.advertisements;
+        self.context.writer.apply_part(store, key, body).await?;
         Ok(())
     }
 }

@@ -175,6 +175,33 @@ mod tests {
         assert_eq!(dialers.allowed(at(630)), (Vec::new(), None, 0));
     }
 
+    /// As after a restart: nobody has heard this Lease before.
+    fn alive_at_first_sight(renewed: i64, seen: i64) -> (bool, Option<Duration>) {
+        let mut dialers = Dialers::default();
+        let _ = dialers.look(&lease("a", &id(1), Some(renewed)), at(seen));
+        let (ids, next, _) = dialers.allowed(at(seen));
+        (!ids.is_empty(), next)
+    }
+
+    #[test]
+    fn a_restart_neither_prolongs_nor_cuts_the_grace_of_an_expired_dialer() {
+        let seconds = |s| Some(Duration::from_secs(s));
+        // 30 s of the Lease and 10 minutes from the last renewal, whoever saw it.
+        assert_eq!(alive_at_first_sight(0, 31), (true, seconds(599)));
+        assert_eq!(alive_at_first_sight(0, 629), (true, seconds(1)));
+        assert_eq!(alive_at_first_sight(0, 630), (false, None));
+        assert_eq!(alive_at_first_sight(0, 86_400), (false, None));
+        // Its clock is ahead: it counts from now, not from then.
+        assert_eq!(alive_at_first_sight(3600, 0), (true, seconds(630)));
+        // It goes at the end of the grace, and a renewal brings it back.
+        let mut dialers = Dialers::default();
+        let _ = dialers.look(&lease("a", &id(1), Some(0)), at(600));
+        assert_eq!(dialers.allowed(at(629)).0, [id(1)]);
+        assert_eq!(dialers.allowed(at(630)).0, Vec::<String>::new());
+        let _ = dialers.look(&lease("a", &id(1), Some(700)), at(700));
+        assert_eq!(dialers.allowed(at(700)).0, [id(1)]);
+    }
+
     #[test]
     fn what_is_no_endpoint_id_lets_nobody_in() {
         let mut dialers = Dialers::default();

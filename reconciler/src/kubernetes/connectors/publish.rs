@@ -88,6 +88,8 @@ pub(super) enum PublishError {
     Silent(String),
     #[error("the records changed each of {ATTEMPTS} times between question and update")]
     Restless,
+    #[error("this reconciler does not lead any more")]
+    NotLeading,
 }
 
 impl Verdict {
@@ -130,7 +132,7 @@ impl PublishError {
             Self::Server(ServerError::Changed(_)) | Self::Restless => ErrorClass::Conflict,
             Self::Server(_) => ErrorClass::Invalid,
             Self::Api { source, .. } => ErrorClass::of(source),
-            Self::Silent(_) => ErrorClass::Unreachable,
+            Self::Silent(_) | Self::NotLeading => ErrorClass::Unreachable,
         }
     }
 

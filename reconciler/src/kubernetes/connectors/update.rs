@@ -96,6 +96,7 @@ impl Connectors {
         let claim_name = layout.claim_name(id);
         for _ in 0..ATTEMPTS {
             let found = server.find(&records.name, &claim_name).await?;
+            self.may_update()?;
             let done = match decide(&found, claim, Some(records)) {
                 Decision::Nothing | Decision::Remove => return Ok(None),
                 Decision::Leave(owner) => return Ok(Some(owner)),
@@ -143,6 +144,7 @@ impl Connectors {
                 tracing::info!(name, "dry run: would remove from DNS");
                 return Ok(());
             }
+            self.may_update()?;
             match server.remove(&name, &claim_name, &found).await {
                 Ok(()) => {
                     tracing::info!(name, "removed from DNS");
@@ -154,6 +156,14 @@ impl Connectors {
             }
         }
         Err(PublishError::Restless)
+    }
+
+    /// Whether this process still leads: the zone asks nobody.
+    fn may_update(&self) -> Result<(), PublishError> {
+        match self.context.writer.may_write() {
+            true => Ok(()),
+            false => Err(PublishError::NotLeading),
+        }
     }
 
     /// Whether the Connector of a claim is there and still has that key: asked

@@ -67,11 +67,13 @@ pub async fn reconcile(ctx: &Context, gateways: &Gateways, key: Key) -> Outcome 
 async fn look(ctx: &Context, gateways: &Gateways, key: &Key) -> Result<Outcome, WriteError> {
     let Some(proxy) = ctx.stores.proxies.get(key) else {
         gateways.forget(key);
-        if let Some(object) = ctx.stores.proxies.malformed(key)
-            && let Err(error) = report::malformed(ctx, key, &object).await
-        {
-            // Its own form stands in the way; somebody has to correct it.
-            tracing::warn!(object = %key, %error, "a malformed HTTPProxy cannot be told so");
+        if let Some(object) = ctx.stores.proxies.malformed(key) {
+            if let Err(error) = report::malformed(ctx, key, &object).await {
+                // Its own form stands in the way; somebody has to correct it.
+                tracing::warn!(object = %key, %error, "a malformed HTTPProxy cannot be told so");
+            }
+            let uid = object.metadata.uid.unwrap_or_default();
+            rollout::revoke(ctx, &key.namespace, &uid).await?;
         }
         return Ok(Outcome::Done);
     };
@@ -113,7 +115,8 @@ async fn program(
         Ok(wanted) if !has_error(&problems) => wanted,
         wanted => {
             problems.extend(wanted.err());
-            return (unaccepted(report, proxy, &problems), Ok(()));
+            let revoked = revoke(ctx, proxy).await;
+            return (unaccepted(report, proxy, &problems), revoked);
         }
     };
     let snapshot = view::snapshot(&ctx.stores, &ctx.config, proxy, &wanted);
@@ -126,7 +129,12 @@ async fn program(
     problems.extend(mine.map(|(_, problem)| problem.clone()));
     report.accepted = report::accepted(&problems);
 
-    let result = place(ctx, gateways, key, proxy, &wanted, &compiled, &mut report).await;
+    let mut result = place(ctx, gateways, key, proxy, &wanted, &compiled, &mut report).await;
+    if !matches!(result, Ok(Placed::Here)) {
+        // What stands in the way of the new must not keep the forbidden.
+        let revoked = revoke(ctx, proxy).await;
+        result = result.and_then(|placed| revoked.map(|()| placed));
+    }
     if let Err(error) = &result
         && let Some(said) = refusal(error)
     {
@@ -139,7 +147,20 @@ async fn program(
             "what can be programmed serves; rules that cannot answer 500: see the condition Accepted",
         );
     }
-    (report, result)
+    (report, result.map(drop))
+}
+
+async fn revoke(ctx: &Context, proxy: &HttpProxy) -> Result<(), WriteError> {
+    let uid = proxy.uid().unwrap_or_default();
+    rollout::revoke(ctx, &proxy.namespace().unwrap_or_default(), &uid).await
+}
+
+/// How far [`place`] came.
+enum Placed {
+    /// All steps were taken that can be taken now.
+    Here,
+    /// Something has to be there first; what there was stays.
+    NotYet,
 }
 
 /// Finds the ground and brings what was compiled there.
@@ -151,7 +172,7 @@ async fn place(
     wanted: &Wanted,
     compiled: &Compiled,
     report: &mut Report,
-) -> Result<(), WriteError> {
+) -> Result<Placed, WriteError> {
     if wanted.made {
         make_gateway(ctx, proxy).await?;
     }
@@ -163,7 +184,7 @@ async fn place(
                 gateways.forget(key);
             }
             report.programmed = absent(missing);
-            return Ok(());
+            return Ok(Placed::NotYet);
         }
     };
     report.addresses = report::addresses(&ground.gateway);
@@ -175,7 +196,7 @@ async fn place(
         (Err(why), true) => {
             let reason = verdict::Reason::ModuleNotInstalled.as_str();
             report.programmed = Said::no(reason, why.as_str());
-            return Ok(());
+            return Ok(Placed::NotYet);
         }
     };
     let (bundles, problems) = bundles(ctx, proxy, &compiled.model, &ground, wanted, module);
@@ -206,7 +227,7 @@ async fn place(
             }
         }
     }
-    Ok(())
+    Ok(Placed::Here)
 }
 
 /// The objects, and the policies of users that get in their way.
@@ -323,7 +344,8 @@ async fn leave_gateways(
     Ok(())
 }
 
-/// An HTTPProxy that makes no sense: what was programmed for it stays.
+/// An HTTPProxy that makes no sense: what was programmed for it stays, as far
+/// as it is still permitted.
 fn unaccepted(mut report: Report, proxy: &HttpProxy, problems: &[Problem]) -> Report {
     let old = proxy.status.as_ref();
     report.accepted = report::accepted(problems);

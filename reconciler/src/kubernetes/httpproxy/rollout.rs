@@ -1,13 +1,14 @@
 //! Carries out what [`gateway::rollout`](crate::emit::gateway::rollout) plans.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use adit_api::{ResourceExt as _, envoy_gateway::EnvoyPatchPolicy, networking::HttpProxy};
+use adit_wire::Target;
 
 use crate::{
     compile,
     emit::gateway::{
-        Bundle, Place, is_ours,
+        Bundle, Place, ROUTE_LABEL, is_ours, patched_targets,
         rollout::{self, Kind, Object, Observed, Plan, Reference},
     },
     kubernetes::{
@@ -34,13 +35,16 @@ pub struct Progress {
 
 /// All that is there of an HTTPProxy.
 pub fn observed(stores: &Stores, proxy: &HttpProxy) -> Observed {
-    let namespace = proxy.namespace().unwrap_or_default();
     let uid = proxy.uid().unwrap_or_default();
-    let patches = stores.patches.filter(|o| is_ours(o, &uid));
+    observed_of(stores, &proxy.namespace().unwrap_or_default(), &uid)
+}
+
+fn observed_of(stores: &Stores, namespace: &str, uid: &str) -> Observed {
+    let patches = stores.patches.filter(|o| is_ours(o, uid));
     Observed {
-        routes: stores.routes.filter_in(&namespace, |o| is_ours(o, &uid)),
-        backends: stores.backends.filter_in(&namespace, |o| is_ours(o, &uid)),
-        traffics: stores.traffic.filter_in(&namespace, |o| is_ours(o, &uid)),
+        routes: stores.routes.filter_in(namespace, |o| is_ours(o, uid)),
+        backends: stores.backends.filter_in(namespace, |o| is_ours(o, uid)),
+        traffics: stores.traffic.filter_in(namespace, |o| is_ours(o, uid)),
         gateways: patches
             .iter()
             .filter_map(|p| target(stores, p))
@@ -123,6 +127,56 @@ pub async fn withdraw(ctx: &Context, proxy: &HttpProxy) -> Result<(), WriteError
     Ok(())
 }
 
+/// Removes, of what is there, what reaches a target that may not be reached any
+/// more: for an HTTPProxy that cannot be programmed anew, of which the rest
+/// stays as it is.
+///
+/// # Errors
+/// When something could not be deleted.
+pub async fn revoke(ctx: &Context, namespace: &str, uid: &str) -> Result<(), WriteError> {
+    let options = ctx.config.compile();
+    for _ in 0..ROUNDS {
+        let observed = observed_of(&ctx.stores, namespace, uid);
+        if observed.patches.is_empty() {
+            break;
+        }
+        let offers = view::offers(&ctx.stores, namespace);
+        let permits = compile::Permits::of(&offers, &options);
+        let condemned = condemned(observed, &|target| permits.allows(namespace, target));
+        let plan = rollout::plan(uid, &[], &condemned, &|_| false);
+        if plan.apply.is_empty() && plan.delete.is_empty() {
+            break;
+        }
+        carry_out(ctx, plan).await?;
+        if ctx.config.dry_run {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What is there without the routes whose every target is permitted, and what
+/// belongs to them.
+fn condemned(mut observed: Observed, permitted: &dyn Fn(&Target) -> bool) -> Observed {
+    let forbidden: BTreeSet<_> = observed
+        .patches
+        .iter()
+        .filter(|p| !patched_targets(p).is_some_and(|t| t.iter().all(permitted)))
+        .filter_map(|p| p.labels().get(ROUTE_LABEL).cloned())
+        .collect();
+    let names = observed.routes.iter().map(|r| r.name_any());
+    let staying: BTreeSet<_> = names.filter(|name| !forbidden.contains(name)).collect();
+    let goes = |labels: &BTreeMap<String, String>| {
+        let route = labels.get(ROUTE_LABEL);
+        !route.is_some_and(|route| staying.contains(route))
+    };
+    observed.routes.retain(|o| !staying.contains(&o.name_any()));
+    observed.backends.retain(|o| goes(o.labels()));
+    observed.traffics.retain(|o| goes(o.labels()));
+    observed.patches.retain(|o| goes(o.labels()));
+    observed
+}
+
 async fn carry_out(ctx: &Context, plan: Plan) -> Result<(), WriteError> {
     let (writer, stores) = (&ctx.writer, &ctx.stores);
     for step in &plan.apply {
@@ -134,9 +188,6 @@ async fn carry_out(ctx: &Context, plan: Plan) -> Result<(), WriteError> {
         }
     }
     if let Some(pause) = plan.pause.filter(|_| !ctx.config.dry_run) {
-        tokio::time::sleep(pause).await;
-    }
-    if let Some(pause) = plan.pause.filter(|_| !plan.delete.is_empty()) {
         tokio::time::sleep(pause).await;
     }
     for which in &plan.delete {

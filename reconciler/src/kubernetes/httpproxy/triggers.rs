@@ -9,14 +9,19 @@ use adit_api::{
     networking::{Connector, HttpProxy},
     validate,
 };
+use adit_wire::Target;
 use gateway_api::gateways::Gateway;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::view;
 use crate::{
-    emit::gateway::{MANAGED_BY, MANAGED_BY_LABEL, UID_LABEL},
+    emit::gateway::{
+        MANAGED_BY, MANAGED_BY_LABEL, NAMESPACE_LABEL, PROXY_LABEL, UID_LABEL, patched_targets,
+    },
     kubernetes::{
-        conditions, ground,
+        conditions,
+        connectors::ready,
+        ground,
         kept::{Change, Health, Kept, Key},
         options::Config,
         queue::Queue,
@@ -120,6 +125,9 @@ impl Concerned {
                     let mut refs = view::references(proxy);
                     refs.any(|r| [old, new].into_iter().flatten().any(|c| view::refers(r, c)))
                 });
+                for connector in [old, new].into_iter().flatten() {
+                    all.push_programmed(&change.key.namespace, connector);
+                }
             });
         let all = self.clone();
         self.stores.advertisements.on_change(move |change| {
@@ -142,6 +150,9 @@ impl Concerned {
                         None => r.name.as_ref() == Some(name),
                     })
                 });
+                if let Some(connector) = &connector {
+                    all.push_programmed(&change.key.namespace, connector);
+                }
             }
         });
         let all = self.clone();
@@ -160,6 +171,7 @@ impl Concerned {
                 all.push_if(&near, |proxy| {
                     view::references(proxy).any(|r| view::refers(r, &connector))
                 });
+                all.push_programmed(&namespace, &connector);
             }
         });
     }
@@ -276,6 +288,25 @@ impl Concerned {
             }
         }
         owned
+    }
+
+    /// Those whose programmed routes reach a connector, whatever their newest
+    /// version names: it may be invalid, unreadable, or not serve yet.
+    fn push_programmed(&self, namespace: &str, connector: &Connector) {
+        let Ok(hint) = ready::details(connector) else {
+            return;
+        };
+        let near = self.stores.patches.filter(|patch| {
+            let of = patch.labels().get(NAMESPACE_LABEL).map(String::as_str);
+            of == Some(namespace)
+        });
+        let reaches = |t: &Target| t.connectors.contains(&hint.endpoint_id);
+        let reach = near
+            .iter()
+            .filter(|patch| patched_targets(patch).is_none_or(|t| t.iter().any(reaches)));
+        for name in reach.filter_map(|patch| patch.labels().get(PROXY_LABEL)) {
+            self.queue.push(Key::new(namespace, name));
+        }
     }
 
     fn push_class(&self, class: &str) {

@@ -237,3 +237,48 @@ fn an_advertisement_concerns_who_uses_its_connector() {
     assert_eq!(advertise(2, "y", "box"), ["a/one"]);
     assert_eq!(advertise(3, "y", "box"), NOBODY);
 }
+
+#[test]
+fn whatever_a_proxy_names_now_what_it_reaches_concerns_it() {
+    let scene = Scene::new();
+    let id = "ae58ff8833241ac82d6ff7611046ed67b5072d142c588d0063e942d9a75502b6";
+    let status = json!({"status": {"connectionDetails": {"type": "PublicKey", "publicKey": {
+        "id": id, "homeRelay": "https://relay.test/", "addresses": []}}}});
+    scene.connector("old", 1, status);
+    let advertise = |version, port: u16| {
+        let services = json!([{"address": "*", "ports": [{"name": "p", "port": port}]}]);
+        let all = json!({"spec": {"connectorRef": {"name": "old"},
+            "layer4": [{"name": "all", "services": services}]}});
+        let object = object("a", "old", version, all);
+        scene.put(&scene.stores.advertisements, object);
+        scene.asked()
+    };
+    assert_eq!(advertise(1, 80), NOBODY);
+    // A policy of `a/one` leads there: its version before named it.
+    let target = Target {
+        connectors: vec![id.parse().unwrap()],
+        service: "localhost:80".parse().unwrap(),
+        protocol: adit_wire::Protocol::Tcp,
+        deadline: std::time::Duration::from_secs(5),
+        name: String::new(),
+    };
+    let patch = json!({
+        "type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "c",
+        "operation": {"op": "add", "path": "/transport_socket", "value": {"typed_config": {
+            "transport_socket_config": {"value": {"target": target.to_base64()}}}}},
+    });
+    let labels = json!({MANAGED_BY_LABEL: MANAGED_BY, UID_LABEL: "a-one",
+        NAMESPACE_LABEL: "a", PROXY_LABEL: "one"});
+    let policy = json!({"labels": labels, "spec": {"type": "JSONPatch", "jsonPatches": [patch],
+        "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}}});
+    scene
+        .stores
+        .patches
+        .wrote(&object("infra", "one-0", 2, policy));
+    assert_eq!(scene.asked(), NOBODY);
+    assert_eq!(advertise(3, 81), ["a/one"], "withdrawn for port 80");
+    let gone = scene.stores.connectors.get(&Key::new("a", "old")).unwrap();
+    let gone = DeserializeGuard(Ok(gone.as_ref().clone()));
+    scene.stores.connectors.lost(gone);
+    assert_eq!(scene.asked(), ["a/one"], "its connector is gone");
+}
