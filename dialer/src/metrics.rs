@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use adit_control::Contact;
-use adit_wire::ErrorClass;
+use adit_tunnel::status::selected_path;
+use adit_wire::{ErrorClass, Path};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -45,7 +46,7 @@ impl Default for Metrics {
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
             ])
         };
-        Self {
+        let own = Self {
             accepted: Counter::default(),
             accept_failures: Counter::default(),
             preface_failures: Family::default(),
@@ -54,11 +55,36 @@ impl Default for Metrics {
             ended: Family::default(),
             dials: Family::default(),
             dial_seconds: seconds(),
-        }
+        };
+        own.start_at_zero();
+        own
     }
 }
 
 impl Metrics {
+    /// A series that is there before its first event: rates and alerts see
+    /// that event too.
+    fn start_at_zero(&self) {
+        let start = |family: &Family<Outcome, Counter>, outcome| {
+            drop(family.get_or_create(&Outcome { outcome }));
+        };
+        for outcome in ["ok", "left"]
+            .into_iter()
+            .chain(ErrorClass::ALL.map(ErrorClass::as_str))
+        {
+            start(&self.verdicts, outcome);
+        }
+        for outcome in ["invalid", "closed", "timeout", "io"] {
+            start(&self.preface_failures, outcome);
+        }
+        for outcome in ["clean", "cut"] {
+            start(&self.ended, outcome);
+        }
+        for outcome in ["ok", "failed"] {
+            start(&self.dials, outcome);
+        }
+    }
+
     /// A connection was accepted.
     pub fn accepted(&self) {
         self.accepted.inc();
@@ -151,6 +177,11 @@ impl Metrics {
                 "Connections to connectors",
                 pool.live.load(std::sync::atomic::Ordering::Relaxed),
             ),
+            (
+                "links_relayed",
+                "Connections to connectors that go through a relay now",
+                relayed(pool),
+            ),
             ("connectors", "Connectors known", pool.connectors().len()),
         ] {
             let gauge: Gauge = Gauge::default();
@@ -165,6 +196,16 @@ impl Metrics {
         let _ = encode(&mut text, &registry);
         text
     }
+}
+
+/// How many links go through a relay.
+fn relayed(pool: &Pool) -> usize {
+    let links = pool
+        .connectors()
+        .into_iter()
+        .filter_map(|c| c.snapshot().link);
+    let paths = links.filter_map(|link| selected_path(&link.connection));
+    paths.filter(|(kind, _, _)| *kind == Path::Relay).count()
 }
 
 /// Totals of all connectors, also of forgotten ones.

@@ -11,7 +11,8 @@
 //! * [`http`]: policy, and the answers for people and programs.
 //! * [`transport`]: one Envoy connection to one Unix socket of the dialer.
 //! * [`config`]: what Envoy's configuration may say, refused at load time.
-//! * [`cut`]: what the one tells the other about a connection that broke.
+//! * [`cut`], [`served`]: what the one tells the other about a connection: that
+//!   it broke, and whose it is.
 //! * [`log`], [`metrics`]: Envoy's log and statistics.
 //! * [`abi`]: the edge to Envoy, and all `unsafe` code. A panic ends there: a
 //!   request gets 500 or its connection closes; Envoy lives on.
@@ -27,4 +28,5 @@ mod cut;
 mod http;
 mod log;
 mod metrics;
+mod served;
 mod transport;

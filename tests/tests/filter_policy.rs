@@ -324,13 +324,14 @@ async fn requests_are_counted_and_named_in_the_access_log(version: &str) -> Resu
         let json = line.rsplit_once(' ').map(|(_, json)| json.to_owned());
         serde_json::from_str::<Value>(&json.unwrap_or_default()).expect("JSON")
     };
+    let id = target("on").connectors[0].to_string();
     assert_eq!(
         metadata("on"),
-        json!({"name": "on", "target": "svc.test:7777"})
+        json!({"name": "on", "target": "svc.test:7777", "connector": id, "path": "direct"})
     );
     assert_eq!(
         metadata("off"),
-        json!({"name": "off", "target": "svc.test:7777", "error": "offline"})
+        json!({"name": "off", "target": "svc.test:7777", "connector": id, "error": "offline"})
     );
     assert_eq!(
         metadata("wrong"),

@@ -22,6 +22,7 @@ use crate::{
     cut,
     log::Brake,
     metrics::Metrics,
+    served,
 };
 use adit_wire::ErrorClass;
 
@@ -65,6 +66,8 @@ enum Answer {
     Done,
 }
 
+/// The key of a target's connectors.
+const NODES: &str = "datum-node-id";
 /// `outcome` of a request whose client left before there was an answer.
 const NO_ANSWER: &str = "no_answer";
 /// `outcome` of a request that the service answered.
@@ -154,7 +157,12 @@ impl Filter {
         let admitted = self.admit(&envoy, on_route, on_cluster, &name);
         match &admitted {
             Ok(target) => {
-                envoy.set_dynamic_metadata(NAMESPACE, &[("name", &name), ("target", target)]);
+                let nodes = nodes(&envoy).unwrap_or_default().to_owned();
+                envoy.set_dynamic_metadata(
+                    NAMESPACE,
+                    // Until one of them answers, all that may.
+                    &[("name", &name), ("target", target), ("connector", &nodes)],
+                );
                 strip(&mut envoy, Map::Request);
                 Status::Continue
             }
@@ -257,6 +265,7 @@ impl Filter {
         let Some(fault) = self.fault.get() else {
             if self.outcome.get() == NO_ANSWER {
                 self.outcome.set(ANSWERED);
+                note_server(&mut envoy);
             }
             self.record_wait(&envoy);
             return;
@@ -320,10 +329,25 @@ impl Filter {
     }
 }
 
+/// The connectors of the route's target, or of its cluster's.
+fn nodes<'a>(envoy: &'a Stream<'_>) -> Option<&'a str> {
+    let of = |source| envoy.metadata_text(source, NAMESPACE, NODES);
+    of(Source::Route).or_else(|| of(Source::Cluster))
+}
+
+/// Who answers, for the access log: it may be any of the target's connectors.
+fn note_server(envoy: &mut Stream<'_>) {
+    let by = nodes(envoy).and_then(served::by);
+    if let Some((connector, path)) = by.map(|(node, path)| (node.to_owned(), path)) {
+        let entries = [("connector", connector.as_str()), ("path", path.as_str())];
+        envoy.set_dynamic_metadata(NAMESPACE, &entries);
+    }
+}
+
 fn declared<'a>(envoy: &'a Stream<'_>, source: Source) -> Declared<'a> {
     let text = |key| envoy.metadata_text(source, NAMESPACE, key);
     Declared {
-        nodes: text("datum-node-id"),
+        nodes: text(NODES),
         host: text("datum-target-host"),
         port: envoy.metadata_number(source, NAMESPACE, "datum-target-port"),
         proto: text("datum-target-proto"),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     abi::transport::{Envoy, Written},
     cut,
+    served::{self, By},
 };
 
 /// How much is read from the socket at once. Envoy's own sockets read 16 to
@@ -37,6 +38,8 @@ pub struct Socket {
     factory: Arc<Factory>,
     handshake: RefCell<Handshake>,
     phase: Cell<Phase>,
+    /// Who is at the other end, once it is open.
+    served_by: Cell<Option<By>>,
     /// We have told the dialer that no more bytes come.
     write_ended: Cell<bool>,
     /// Envoy ended its side while there was nothing to flush and no verdict.
@@ -88,6 +91,7 @@ impl Socket {
             factory,
             handshake: RefCell::default(),
             phase: Cell::new(Phase::Handshake),
+            served_by: Cell::new(None),
             write_ended: Cell::new(false),
             end_wanted: Cell::new(false),
             closed: Cell::new(false),
@@ -232,6 +236,8 @@ impl Socket {
             "connected"
         );
         self.phase.set(Phase::Open);
+        self.served_by.set(Some(By::from(&connected)));
+        served::note(self.served_by.get());
         // Re-enters `do_write`, and perhaps `close`.
         envoy.raise_connected();
         if !self.closed.get() && self.end_wanted.take() {
@@ -240,6 +246,7 @@ impl Socket {
     }
 
     fn read_stream(&self, envoy: Envoy<'_>) -> Next {
+        served::note(self.served_by.get());
         // Taken out for the duration: should a callback read another socket of
         // this thread, that one makes a buffer of its own.
         let mut buffer = BUFFER.take();
