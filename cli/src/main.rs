@@ -2,9 +2,13 @@
 //!
 //! Each command is a module; each reads its options the same way (`options`).
 
+mod causes;
 mod check;
+mod cleanup;
 mod http;
 mod key;
+mod manual;
+mod notify;
 mod options;
 mod reconciler;
 mod role;
@@ -33,14 +37,27 @@ enum Command {
     Connector(Box<ConfigFile<role::ConnectorOptions>>),
     /// Bring HTTPProxies and Connectors of a Kubernetes API to Envoy Gateway
     Reconciler(Box<ConfigFile<reconciler::ReconcilerOptions>>),
-    /// Say what is wrong in a directory of manifests, and which way a request would take
-    Check(check::CheckArgs),
+    /// Remove what the reconciler made in a Kubernetes API, before it is uninstalled
+    Cleanup(Box<cleanup::CleanupArgs>),
+    /// Say what is wrong in manifests or in a command's options, and which way a request would take
+    Check(Box<check::CheckArgs>),
     /// Show a running dialer or connector: paths, streams, errors
     Status(status::StatusArgs),
     /// Make a key, or show the EndpointId of one
     Key(key::KeyArgs),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
+    /// Print what makes a shell complete adit's commands and options
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands
+    Man {
+        /// Directory for adit.1, adit-run.1 and so on; made when it is missing
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
     /// Run a program that ends when its parent does
     #[command(hide = true, name = run::LEASH)]
     Leash {
@@ -68,16 +85,19 @@ fn main() -> ExitCode {
         Command::Dialer(args) => role::dialer(*args),
         Command::Connector(args) => role::connector(*args),
         Command::Reconciler(args) => reconciler::main(*args),
-        Command::Check(args) => check::main(&args),
+        Command::Cleanup(args) => cleanup::main(*args),
+        Command::Check(args) => check::main(*args),
         Command::Status(args) => status::main(&args),
         Command::Key(args) => key::main(&args),
         Command::Crds => crds(),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::pages(directory.as_deref()),
         Command::Leash { parent, command } => run::leash(parent, &command),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("adit: {error:#}");
+            eprintln!("adit: {}", causes::line(&error));
             ExitCode::FAILURE
         }
     }

@@ -45,26 +45,64 @@ where
 {
     let mut merged = Map::new();
     if let Some(path) = file {
-        let known = keys::<O>();
-        for (key, value) in read(path)? {
-            let place = format!("{}:{}", path.display(), value.referenced.line());
-            if !known.contains(&key) {
-                bail!("{place}: unknown option {key:?}{}", near(&key, &known));
-            }
-            // Alone, because an error in a flattened part does not say which
-            // of its fields is meant.
-            let alone = Map::from_iter([(key.clone(), value.value.clone())]);
-            if let Err(error) = O::deserialize(Value::Object(alone)) {
-                bail!("{place}: {key}: {error}");
-            }
-            merged.insert(key, value.value);
+        let entries = entries::<O>(path)?;
+        merged.extend(entries.into_iter().map(|entry| (entry.key, entry.value)));
+    }
+    merged.extend(object(given)?);
+    Ok(O::deserialize(Value::Object(merged))?)
+}
+
+/// An option in a file.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub key: String,
+    pub value: Value,
+    /// `FILE:LINE`.
+    pub place: String,
+}
+
+/// All options of a file, by line; the error has a line for each that is wrong.
+pub(crate) fn entries<O>(path: &Path) -> anyhow::Result<Vec<Entry>>
+where
+    O: Args + DeserializeOwned,
+{
+    let known = keys::<O>();
+    let mut read: Vec<_> = read(path)?.into_iter().collect();
+    read.sort_by_key(|(_, value)| value.referenced.line());
+    let (mut good, mut wrong) = (Vec::new(), Vec::new());
+    for (key, value) in read {
+        let place = format!("{}:{}", path.display(), value.referenced.line());
+        if !known.contains(&key) {
+            wrong.push(format!(
+                "{place}: unknown option {key:?}{}",
+                near(&key, &known)
+            ));
+            continue;
+        }
+        // Alone, because an error in a flattened part does not say which
+        // of its fields is meant.
+        let alone = Map::from_iter([(key.clone(), value.value.clone())]);
+        match O::deserialize(Value::Object(alone)) {
+            Err(error) => wrong.push(format!("{place}: {key}: {error}")),
+            Ok(_) => good.push(Entry {
+                key,
+                value: value.value,
+                place,
+            }),
         }
     }
-    let Value::Object(given) = serde_json::to_value(given)? else {
-        bail!("the options are no object");
-    };
-    merged.extend(given);
-    Ok(O::deserialize(Value::Object(merged))?)
+    match wrong.is_empty() {
+        true => Ok(good),
+        false => bail!(wrong.join("\n")),
+    }
+}
+
+/// What was given, by the options' names.
+pub(crate) fn object<O: Serialize>(given: &O) -> anyhow::Result<Map<String, Value>> {
+    match serde_json::to_value(given)? {
+        Value::Object(given) => Ok(given),
+        _ => bail!("the options are no object"),
+    }
 }
 
 /// The names of all options of a type.
@@ -76,12 +114,15 @@ fn keys<O: Args>() -> Vec<String> {
         .collect()
 }
 
-/// The known name that may have been meant.
+/// The known name that may have been meant: what is as near as clap asks of a
+/// flag.
 fn near(key: &str, known: &[String]) -> String {
     let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
-    let meant = known.iter().find(|k| {
-        plain(k) == plain(key) || plain(k).trim_end_matches('s') == plain(key).trim_end_matches('s')
-    });
+    let likeness = |known: &String| strsim::jaro_winkler(&plain(known), &plain(key));
+    let meant = known
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .filter(|known| likeness(known) > 0.8);
     meant
         .map(|k| format!("; did you mean {k:?}?"))
         .unwrap_or_default()
@@ -134,7 +175,11 @@ mod tests {
     #[test]
     fn a_wrong_file_is_refused_with_its_line() {
         for (text, said) in [
-            ("socket: a\nsoket: b\n", ":2: unknown option \"soket\""),
+            (
+                "socket: a\nnonsense: b\n",
+                ":2: unknown option \"nonsense\"",
+            ),
+            ("soket: b\n", "did you mean \"socket\"?"),
             (
                 "max_idle_timeout: 3s\n",
                 ":1: unknown option \"max_idle_timeout\"; did you mean \"max-idle-timeout\"?",
@@ -156,6 +201,18 @@ mod tests {
             .expect_err("refused")
             .to_string();
         assert!(error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_in_a_file_is_said_at_once() {
+        let (_folder, path) = file("workers: many\nsocket: /run/a.sock\nsoket: b\n");
+        let error = merge(&DialerOptions::default(), Some(&path))
+            .expect_err("refused")
+            .to_string();
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines.len(), 2, "{error}");
+        assert!(lines[0].contains(":1: workers: "), "{error}");
+        assert!(lines[1].contains(":3: unknown option \"soket\""), "{error}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{fs, process::ExitCode, sync::Arc};
 
-use adit_connector::Watched;
+use adit_connector::{Connector, Watched};
 use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ConfigFile,
+    ConfigFile, notify,
     options::{LogOptions, merge},
 };
 
@@ -47,6 +47,7 @@ pub(crate) fn dialer(args: ConfigFile<DialerOptions>) -> anyhow::Result<ExitCode
     let mut config = merged.options.resolve()?;
     config.control = merged.control.resolve()?;
     config.log = Some(log);
+    config.on_ready = Some(Arc::new(notify::ready));
     until_signalled(async |shutdown| Ok(adit_dialer::run(config, shutdown).await?))
 }
 
@@ -68,14 +69,21 @@ pub(crate) fn connector(args: ConfigFile<ConnectorOptions>) -> anyhow::Result<Ex
         let (given, file) = (args.options, path.clone());
         let read = move || match merge(&given, Some(&file)) {
             Ok(merged) => Ok(merged.options),
-            Err(error) => Err(format!("{error:#}")),
+            Err(error) => Err(crate::causes::line(&error)),
         };
         config.watched = Some(Watched {
             path,
             read: Arc::new(read),
         });
     }
-    until_signalled(async |shutdown| Ok(adit_connector::run(config, shutdown).await?))
+    until_signalled(async |shutdown| {
+        let grace = config.times.grace;
+        let connector = Connector::start(config).await?;
+        notify::ready();
+        shutdown.cancelled().await;
+        connector.drain(grace).await;
+        Ok(())
+    })
 }
 
 /// Runs until SIGTERM or SIGINT, which begins a graceful end; a second one
@@ -101,6 +109,7 @@ pub(crate) fn until_signalled(
                 tracing::warn!("told to end a second time: ending now");
                 return Ok(ExitCode::FAILURE);
             }
+            notify::stopping();
             tracing::info!("told to end: open streams may finish within the grace period");
             shutdown.cancel();
         }

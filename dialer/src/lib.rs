@@ -216,6 +216,9 @@ async fn serve(
         endpoint_id = %supervisor.endpoint().id(),
         "the dialer listens"
     );
+    if let Some(ready) = config.on_ready {
+        ready();
+    }
 
     let ended = tokio::select! {
         ended = &mut accept => Some(ended),

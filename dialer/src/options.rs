@@ -1,6 +1,6 @@
 //! The dialer's options, and the checked configuration they become.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use adit_tunnel::{
     admin::AdminAddr,
@@ -124,6 +124,8 @@ pub struct Config {
     pub admin: AdminAddr,
     /// Whether and how the admin server may change the log filter.
     pub log: Option<adit_tunnel::log::LogHandle>,
+    /// Called once, when the socket is served.
+    pub on_ready: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Threads.
     pub workers: usize,
     /// Counts and times that nothing may exceed.
@@ -241,6 +243,7 @@ impl Options {
                 .admin
                 .unwrap_or(AdminAddr::Tcp(([127, 0, 0, 1], 9901).into())),
             log: None,
+            on_ready: None,
             workers: count("workers", self.workers, cores.min(4), 256)?,
             limits: Limits {
                 streams: count("max-streams", self.max_streams, 16 * 1024, 1 << 20)?,

@@ -69,7 +69,13 @@ pub fn load(path: &Path) -> Result<SecretKey, KeyError> {
     // One open file is checked and read: no time between the two.
     let file = fs::File::open(path).map_err(io)?;
     let mode = file.metadata().map_err(io)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let others = match is_credential(path) {
+        // Root's, and readable by this service alone through an access list,
+        // whose mask shows where the group's bits are (acl(5)).
+        true => mode & 0o037,
+        false => mode & 0o077,
+    };
+    if others != 0 {
         return Err(KeyError::Exposed {
             path: path.into(),
             mode,
@@ -84,6 +90,13 @@ pub fn load(path: &Path) -> Result<SecretKey, KeyError> {
         .parse::<adit_wire::EndpointId>()
         .map_err(|_| KeyError::Malformed { path: path.into() })?;
     Ok(SecretKey::from_bytes(bytes.as_bytes()))
+}
+
+/// Whether a service manager gives this file to this service alone
+/// (systemd.exec(5), LoadCredential=).
+fn is_credential(path: &Path) -> bool {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    folder.is_some_and(|folder| folder.is_absolute() && path.parent() == Some(&*folder))
 }
 
 /// Makes a key and its file, which must not exist.

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{options::RunOptions, state::State};
-use crate::http;
+use crate::{http, notify};
 
 /// The hidden command that a child begins as.
 pub(crate) const LEASH: &str = "leash";
@@ -152,6 +152,8 @@ impl Spec {
         {
             command.env_remove(name);
         }
+        // Whether we are ready is ours to tell.
+        command.env_remove(notify::VARIABLE);
         if self.refusal.is_some() {
             command.stderr(Stdio::piped());
         }
@@ -167,7 +169,7 @@ pub(super) async fn supervise(spec: Spec, stop: CancellationToken, faults: mpsc:
     loop {
         let started = Instant::now();
         let why = match spec.start() {
-            Err(error) => format!("{error:#}"),
+            Err(error) => crate::causes::line(&error),
             Ok(mut child) => {
                 if let (Some(stderr), Some(refusal)) = (child.stderr.take(), &spec.refusal) {
                     tokio::spawn(forward(stderr, Arc::clone(refusal)));

@@ -14,7 +14,7 @@ const SUPPORTED: [&str; 2] = ["1.39", "1.40"];
 const ADVICE: &str = "get one with `cargo xtask envoy` or func-e (https://func-e.io), and name it with --envoy or ENVOY_PATH";
 
 /// The Envoy that was named, else the one on PATH.
-pub(super) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(crate) async fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let file = match named {
         Some(file) => file.to_owned(),
         None => on_path().with_context(|| format!("no envoy on PATH: {ADVICE}"))?,

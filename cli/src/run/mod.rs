@@ -28,11 +28,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::options::merge;
+use crate::{notify, options::merge};
 use child::{Fault, Spec};
 use state::State;
 
 pub(crate) use child::{LEASH, leash};
+pub(crate) use envoy::find as find_envoy;
 pub(crate) use options::{DEFAULT_DEADLINE, RunArgs, default_authorities};
 
 /// For Envoy and dialer to be ready; a cold disk may be slow.
@@ -128,6 +129,7 @@ async fn run(
     }
     println!("listening on http://{address}");
     tracing::info!(%address, "ready");
+    notify::ready();
 
     loop {
         let prune = async {
@@ -148,6 +150,7 @@ async fn run(
             _ = interrupt.recv() => break,
         }
     }
+    notify::stopping();
     tracing::info!(
         "told to end: open requests may finish within {} s",
         grace.as_secs()

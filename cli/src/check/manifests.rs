@@ -1,8 +1,9 @@
-//! `adit check`: what is wrong, and which way a request would take.
+//! `adit check DIR`: what is wrong in manifests, and which way a request would
+//! take.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 use crate::run::{DEFAULT_DEADLINE, default_authorities};
 
 #[derive(Args)]
-pub(crate) struct CheckArgs {
+pub(crate) struct ManifestArgs {
     /// The directory of manifests
     #[arg(value_name = "DIR")]
     directory: PathBuf,
@@ -42,28 +43,38 @@ pub(crate) struct CheckArgs {
 }
 
 /// A directory as `adit run` would take it.
-struct Loaded {
+pub(super) struct Loaded {
     scan: Scan,
     compiled: Compiled,
-    diagnostics: Vec<Diagnostic>,
+    pub diagnostics: Vec<Diagnostic>,
 }
 
-pub(crate) fn main(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let options = Options {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        deadline: DEFAULT_DEADLINE.0,
-        output: compile::Output::Files {
-            ca_file: default_authorities(),
+impl Loaded {
+    /// What stands in the directory.
+    pub fn summary(&self, directory: &Path) -> String {
+        let objects = &self.scan.snapshot;
+        format!(
+            "{}: {} HTTPProxies, {} Connectors, {} ConnectorAdvertisements",
+            directory.display(),
+            objects.proxies.len(),
+            objects.connectors.len(),
+            objects.advertisements.len()
+        )
+    }
+}
+
+pub(super) fn main(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
+    let loaded = load(
+        &args.directory,
+        &Options {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            deadline: DEFAULT_DEADLINE.0,
+            output: compile::Output::Files {
+                ca_file: default_authorities(),
+            },
+            classes: Classes::IfAny,
         },
-        classes: Classes::IfAny,
-    };
-    let scan = Directory::new(&args.directory).scan();
-    let (compiled, diagnostics) = judge(&scan, &options);
-    let loaded = Loaded {
-        scan,
-        compiled,
-        diagnostics,
-    };
+    );
     let request = args
         .url
         .as_ref()
@@ -86,13 +97,9 @@ pub(crate) fn main(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             print!("{}", explanation_text(request, explanation, &loaded));
         }
         let errors = loaded.diagnostics.iter().filter(|d| d.is_error()).count();
-        let objects = &loaded.scan.snapshot;
         println!(
-            "{}: {} HTTPProxies, {} Connectors, {} ConnectorAdvertisements; {errors} errors, {} warnings",
-            args.directory.display(),
-            objects.proxies.len(),
-            objects.connectors.len(),
-            objects.advertisements.len(),
+            "{}; {errors} errors, {} warnings",
+            loaded.summary(&args.directory),
             loaded.diagnostics.len() - errors
         );
     }
@@ -102,6 +109,17 @@ pub(crate) fn main(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Reads and judges a directory.
+pub(super) fn load(directory: &Path, options: &Options) -> Loaded {
+    let scan = Directory::new(directory).scan();
+    let (compiled, diagnostics) = judge(&scan, options);
+    Loaded {
+        scan,
+        compiled,
+        diagnostics,
+    }
 }
 
 fn request(url: &str, method: &str, headers: &[String]) -> anyhow::Result<Request> {
