@@ -57,6 +57,22 @@ macro_rules! on_each_envoy {
     )*};
 }
 
+/// Makes a test from each `async fn name() -> anyhow::Result<()>` that asks for
+/// a [`kube::ControlPlane`] itself.
+#[macro_export]
+macro_rules! on_an_api_server {
+    ($($name:ident),* $(,)?) => {
+        mod on_an_api_server {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    $crate::expect_ok(super::$name().await);
+                }
+            )*
+        }
+    };
+}
+
 /// Makes a test on the shared [`kube::Stack`] from each
 /// `async fn name(stack: &Stack) -> anyhow::Result<()>`.
 #[macro_export]

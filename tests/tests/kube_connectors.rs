@@ -14,22 +14,11 @@ use adit_tests::kube::{
     Kind,
     objects::{condition, is_true},
 };
+pub(crate) use adit_tests::on_an_api_server as on_the_api_server;
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use site::{Site, id};
-
-macro_rules! on_the_api_server {
-    ($($name:ident),* $(,)?) => {
-        mod test {$(
-            #[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                adit_tests::expect_ok(super::$name().await);
-            }
-        )*}
-    };
-}
-pub(crate) use on_the_api_server;
 
 on_the_api_server!(
     a_connector_becomes_ready_and_its_status_has_two_writers,

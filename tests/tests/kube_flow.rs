@@ -9,6 +9,14 @@
 //! | 4 | a user | writes an HTTPProxy |
 //! | 5 | reconciler | validates, and programs Envoy Gateway |
 //! | 6 | Envoy, dialer | a request reaches the service |
+//!
+//! Beside it, what else steps 4 and 5 may be: several connectors of one backend
+//! ([`choice`]), and a backend that may not be reached ([`refusals`]).
+
+#[path = "kube_flow/choice.rs"]
+mod choice;
+#[path = "kube_flow/refusals.rs"]
+mod refusals;
 
 use adit_tests::{
     client::http::get,
@@ -23,7 +31,13 @@ use adit_tests::{
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-on_the_stack!(a_service_behind_nat_is_reached_by_its_agents_key);
+use self::{choice::*, refusals::*};
+
+on_the_stack!(
+    a_service_behind_nat_is_reached_by_its_agents_key,
+    all_connectors_of_a_selector_serve_the_oldest_first,
+    what_may_not_be_reached_is_said_and_not_programmed,
+);
 
 async fn a_service_behind_nat_is_reached_by_its_agents_key(stack: &Stack) -> Result<()> {
     // A cluster with Envoy Gateway, a Gateway, a reconciler and a dialer.

@@ -2,12 +2,18 @@
 //! real Envoy Gateway. Requests are `kube_e2e`'s matter; here it is about what
 //! is written, when, and what is left alone.
 
+#[path = "kube_reconcile/dry_run.rs"]
+mod dry_run;
+#[path = "kube_reconcile/foreign.rs"]
+mod foreign;
 #[path = "kube_reconcile/gateways.rs"]
 mod gateways;
 #[path = "kube_reconcile/installs.rs"]
 mod installs;
 #[path = "kube_reconcile/place.rs"]
 mod place;
+#[path = "kube_reconcile/withdrawn.rs"]
+mod withdrawn;
 
 use adit_tests::{
     kube::{
@@ -19,7 +25,7 @@ use adit_tests::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use self::{gateways::*, installs::*, place::*};
+use self::{dry_run::*, foreign::*, gateways::*, installs::*, place::*, withdrawn::*};
 
 on_the_stack!(
     objects_applied_in_any_order_become_the_same_route,
@@ -32,6 +38,12 @@ on_the_stack!(
     a_deleted_proxy_and_a_deleted_namespace_leave_nothing,
     the_role_in_the_manifests_is_enough,
     envoy_gateway_may_be_installed_later,
+    a_name_that_is_taken_is_left_as_it_is_and_named,
+    of_two_that_make_an_object_at_once_one_has_it,
+    an_older_filter_policy_of_a_user_is_named_until_it_is_gone,
+    a_grant_that_somebody_removes_comes_back,
+    a_withdrawn_target_goes_even_when_the_newest_version_is_invalid,
+    a_dry_run_names_what_it_would_write_and_writes_nothing,
 );
 
 /// Writes to what programs Envoy Gateway.

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 /// One request that wrote, or tried to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`; of
+    /// ServiceAccounts with a token also `get`, `list` and `watch`.
     pub verb: String,
+    /// As in `gateway.networking.k8s.io`; empty for the core.
+    pub group: String,
     /// As in `httproutes`.
     pub resource: String,
     /// As in `status`; empty for the object itself.
@@ -22,6 +25,22 @@ pub struct Write {
     pub user: String,
     /// The answer's status code.
     pub code: u64,
+}
+
+impl Write {
+    /// Whether it is to what Envoy Gateway programs Envoy from. What Envoy
+    /// Gateway itself writes there are statuses.
+    pub fn reprograms(&self) -> bool {
+        let kinds = [
+            "envoypatchpolicies",
+            "envoyextensionpolicies",
+            "backendtrafficpolicies",
+            "backends",
+            "httproutes",
+            "gateways",
+        ];
+        kinds.contains(&self.resource.as_str()) && self.subresource.is_empty()
+    }
 }
 
 /// A place in the audit log: what comes later was written later.
@@ -45,6 +64,8 @@ pub(super) fn policy() -> Value {
         "omitStages": ["RequestReceived"],
         "rules": [
             {"level": "Metadata", "verbs": writes, "resources": groups},
+            // Whoever comes with a ServiceAccount's token: what of its role it uses.
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
             {"level": "None"},
         ],
     })
@@ -70,6 +91,7 @@ pub(super) fn since(log: &Path, mark: Mark) -> Result<Vec<Write>> {
         let object = &event["objectRef"];
         writes.push(Write {
             verb: text(&event["verb"]),
+            group: text(&object["apiGroup"]),
             resource: text(&object["resource"]),
             subresource: text(&object["subresource"]),
             namespace: text(&object["namespace"]),

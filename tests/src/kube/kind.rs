@@ -42,6 +42,8 @@ kinds! {
     SERVICE = "" "v1" "Service" "services" true;
     SERVICE_ACCOUNT = "" "v1" "ServiceAccount" "serviceaccounts" true;
     EVENT = "events.k8s.io" "v1" "Event" "events" true;
+    POD = "" "v1" "Pod" "pods" true;
+    JOB = "batch" "v1" "Job" "jobs" true;
     DEPLOYMENT = "apps" "v1" "Deployment" "deployments" true;
     LEASE = "coordination.k8s.io" "v1" "Lease" "leases" true;
     ENDPOINT_SLICE = "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" true;

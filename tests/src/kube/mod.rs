@@ -22,6 +22,8 @@ pub mod external_dns;
 pub mod kind;
 mod namespace;
 pub mod objects;
+mod outage;
+pub mod pod;
 pub mod programs;
 pub mod reconciler;
 pub mod site;
@@ -33,5 +35,6 @@ pub use self::{
     kind::Kind,
     namespace::{enter, is_inside, wrap},
     objects::Objects,
+    outage::Outage,
     stack::{Class, Gateway, Stack},
 };

@@ -81,9 +81,10 @@ impl Site {
             &gateway_name,
             "--dialer-socket",
             &socket,
-            "--lease-duration",
-            LEASE,
         ];
+        if !flags.contains(&"--lease-duration") {
+            all.extend(["--lease-duration", LEASE]);
+        }
         all.extend(flags);
         let (reconciler, admin) =
             reconciler::start(dir.path(), &kubeconfig, namespace, &all).await?;

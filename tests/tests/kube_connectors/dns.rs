@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use adit_reconciler::dns::{self, RecordSet, claim::Claim};
 use adit_tests::{
     kube::{
         Kind, Objects, external_dns,
@@ -20,6 +21,7 @@ on_the_api_server!(
     a_connector_is_published_and_removed_by_signed_updates,
     of_two_connectors_with_one_key_the_second_defers_by_update,
     records_of_a_connector_that_went_unseen_are_swept,
+    a_claim_of_nobody_is_swept_now_and_then,
     a_server_that_does_not_answer_is_named,
     of_two_connectors_with_one_key_the_older_has_the_endpoint,
 );
@@ -149,6 +151,54 @@ async fn records_of_a_connector_that_went_unseen_are_swept() -> Result<()> {
         .await?;
     site.start(options).await?;
     until_texts(&name_server, 7, &[]).await?;
+    let relay = "relay=https://relay.example/";
+    until_texts(&name_server, 8, &["addr=192.0.2.1:7", relay]).await?;
+    site.end().await
+}
+
+async fn a_claim_of_nobody_is_swept_now_and_then() -> Result<()> {
+    let Some(software) = software() else {
+        return Ok(());
+    };
+    let name_server = NameServer::start(software).await?;
+    let dir = tempfile::tempdir()?;
+    let mut options = options(&name_server, dir.path())?;
+    options["dns-sweep-interval"] = json!("1s");
+    let site = Site::with("dns-again", options).await?;
+    let (objects, ns) = (&site.objects, &site.namespace);
+    site.connector(ns, "stays").await?;
+    site.report(ns, "stays", 8, &["192.0.2.1:7"]).await?;
+    until_published(objects, ns, "stays", "Published").await?;
+    // As another reconciler may leave them behind that is killed: of a
+    // Connector that is not there, in this cluster and in another one.
+    let cluster = objects
+        .get(Kind::NAMESPACE, "", "kube-system")
+        .await?
+        .context("kube-system")?;
+    let cluster = cluster["metadata"]["uid"].as_str().context("a UID")?;
+    let key = dns::Key::read(&dir.path().join("tsig.key"))?;
+    let server = dns::Server::new(name_server.addr, ZONE, key)?;
+    let origin = format!("shop.{ZONE}");
+    let layout = dns::Layout::new(&origin, None, std::time::Duration::from_secs(5))?;
+    for (byte, cluster) in [(9, "another"), (7, cluster)] {
+        let id = EndpointId::from_bytes([byte; 32]);
+        let claim = Claim {
+            uid: "gone".into(),
+            cluster: cluster.into(),
+            namespace: ns.clone(),
+            connector: "gone".into(),
+        };
+        let records = RecordSet {
+            name: layout.name(id),
+            ttl: 5,
+            texts: vec!["addr=192.0.2.9:9".into()],
+        };
+        server
+            .create(&layout.claim_name(id), &claim, &records)
+            .await?;
+    }
+    until_texts(&name_server, 7, &[]).await?;
+    until_texts(&name_server, 9, &["addr=192.0.2.9:9"]).await?;
     let relay = "relay=https://relay.example/";
     until_texts(&name_server, 8, &["addr=192.0.2.1:7", relay]).await?;
     site.end().await

@@ -12,6 +12,10 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// HTTPProxies that change all the time.
+const BUSY: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_leading_process_is_killed_the_other_takes_over() -> Result<()> {
@@ -66,6 +70,70 @@ async fn a_leading_process_that_was_frozen_writes_nothing_when_it_wakes() -> Res
     );
     seen.await?;
     alone(plane.writes_since(mark)?, "frozen", &pair.second.user)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_loses_the_lead_in_mid_work_has_stopped_before_the_next_begins() -> Result<()>
+{
+    let plane = ControlPlane::shared().await?;
+    let mut pair = Pair::start(plane, "midwork").await?;
+    for n in 0..BUSY {
+        pair.proxy(&format!("busy-{n}")).await?;
+    }
+    // More to do than it can, all the time.
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let work = tokio::spawn(async move {
+        let objects = plane.admin().await?;
+        for round in 0.. {
+            for n in 0..BUSY {
+                let change = json!({"spec": {"hostnames": [format!("r{round}-{n}.example")]}});
+                let name = format!("busy-{n}");
+                objects
+                    .merge(Kind::HTTP_PROXY, "midwork", &name, None, &change)
+                    .await?;
+                if stopped.is_cancelled() {
+                    return Ok(());
+                }
+            }
+        }
+        anyhow::Ok(())
+    });
+    let mark = plane.mark();
+    // It may still write everything but what says that it leads.
+    let rules = json!([
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["networking.datumapis.com", "gateway.networking.k8s.io",
+            "gateway.envoyproxy.io", "events.k8s.io"], "resources": ["*"], "verbs": ["*"]},
+    ]);
+    plane.user_with(&pair.first.user, "", rules).await?;
+    pair.second.leads().await?;
+    pair.proxy("after").await?;
+    stop.cancel();
+    work.await??;
+    let status = pair.first.process.wait().await?;
+    ensure!(!status.success(), "it must say that it lost the lead");
+    let said = pair.first.process.last_words();
+    ensure!(said.contains("another reconciler may lead"), "{said}");
+
+    let writes = plane.writes_since(mark)?;
+    let writes: Vec<_> = writes.iter().filter(|w| w.namespace == "midwork").collect();
+    let [first, second] = [&pair.first.user, &pair.second.user];
+    let taken = writes
+        .iter()
+        .position(|w| w.user == *second && w.resource == "leases" && w.code == 200)
+        .context("the second takes the Lease")?;
+    let by_first = |w: &&Write| w.user == *first && w.resource != "leases";
+    let last = writes
+        .iter()
+        .rposition(by_first)
+        .context("the first was at work")?;
+    ensure!(last < taken, "{:#?}", &writes[taken..=last]);
+    // There was something to do for it then.
+    let asked = |w: &&&Write| w.user == "admin" && w.resource == "httpproxies";
+    let asked = writes[last..taken].iter().filter(asked).count();
+    ensure!(asked > BUSY, "{asked} changes between {last} and {taken}");
+    Ok(())
 }
 
 /// Two reconcilers of one namespace; the first leads.

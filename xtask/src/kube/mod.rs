@@ -69,7 +69,7 @@ pub fn test_targets() -> Result<Vec<String>> {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         if let (Some(stem), true) = (stem, path.is_file())
-            && stem.starts_with("kube_")
+            && (stem.starts_with("kube_") || stem == "helm_cluster")
         {
             targets.push(stem.to_owned());
         }
