@@ -20,6 +20,7 @@ pub mod fake_connector;
 pub mod filter_stage;
 pub mod fixture;
 pub mod gateway;
+pub mod helm;
 pub mod keys;
 pub mod kube;
 pub mod manifests;

@@ -173,13 +173,18 @@ async fn an_object_goes_with_its_owner_and_a_namespace_with_all_in_it(stack: &St
     let mark = plane.mark();
     objects.delete(Kind::BACKEND, ns, "owner").await?;
     objects.until_gone(Kind::BACKEND, ns, "owned").await?;
-    let writes = plane.writes_since(mark)?;
-    let collected = |name: &str| {
-        let mut writes = writes.iter();
-        writes.any(|w| w.verb == "delete" && w.resource == "backends" && w.name == name)
-    };
-    ensure!(collected("owner") && collected("owned"), "{writes:?}");
-    ensure!(!collected("left"), "{writes:?}");
+    // A request is logged after it was answered.
+    let deleted = until("both deletions in the audit log", async || {
+        let writes = plane.writes_since(mark).ok()?.into_iter();
+        let deleted = writes.filter(|w| w.verb == "delete" && w.resource == "backends");
+        let names: Vec<_> = deleted.map(|w| w.name).collect();
+        let both = ["owner", "owned"]
+            .iter()
+            .all(|n| names.iter().any(|name| name == n));
+        both.then_some(names)
+    })
+    .await?;
+    ensure!(!deleted.iter().any(|name| name == "left"), "{deleted:?}");
     objects.delete_namespace(ns).await?;
     ensure!(objects.get(Kind::BACKEND, ns, "left").await?.is_none());
     Ok(())

@@ -7,6 +7,7 @@
 //! | `cargo xtask envoy` | finds or downloads Envoy, prints its path |
 //! | `cargo xtask func-e` | finds or builds func-e, prints its path |
 //! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
+//! | `cargo xtask helm` | every check of the Helm chart |
 //! | `cargo xtask kube` | a real Kubernetes API, Envoy Gateway and Envoy |
 //!
 //! This crate stays small: it is compiled before anything can be shown.
@@ -14,6 +15,7 @@
 mod abi;
 mod demo;
 mod envoy;
+mod helm;
 mod kube;
 mod name_servers;
 mod step;
@@ -49,6 +51,8 @@ enum Task {
     FuncE,
     /// Checks that libadit.so loads into every supported Envoy
     Abi,
+    /// Checks the Helm chart: as text, and on a real Kubernetes API (needs Go once)
+    Helm(helm::Options),
     /// A real Kubernetes API, Envoy Gateway and Envoy on this machine
     #[command(subcommand)]
     Kube(kube::Command),
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
             true
         }),
         Task::Abi => abi::run(),
+        Task::Helm(options) => helm::run(&options),
         Task::Kube(command) => kube::run(&command),
     };
     match result {

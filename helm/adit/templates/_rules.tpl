@@ -9,14 +9,14 @@ reconciler's with what it asks the API server for.
 # What users and agents write. Never written here, but for their statuses and
 # the owner of an advertisement.
 - apiGroups: [networking.datumapis.com]
-  resources: [httpproxies, connectors, connectoradvertisements]
+  resources: [httpproxies, connectors]
   verbs: [get, list, watch]
 - apiGroups: [networking.datumapis.com]
   resources: [httpproxies/status, connectors/status, connectoradvertisements/status]
   verbs: [patch]
 - apiGroups: [networking.datumapis.com]
   resources: [connectoradvertisements]
-  verbs: [patch]
+  verbs: [list, watch, patch]
 # A Lease for each Connector.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
@@ -145,9 +145,8 @@ from its key. */}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [list, delete]
-{{- if eq .Values.reconciler.dns.publish "endpoint" }}
+# Also of a release that published by them before.
 - apiGroups: [externaldns.k8s.io]
   resources: [dnsendpoints]
   verbs: [list, delete]
-{{- end }}
 {{- end -}}
