@@ -13,8 +13,7 @@ use super::{
     places::{self, Key},
 };
 use crate::{
-    causes,
-    ConfigFile,
+    ConfigFile, causes,
     options::{entries, merge, object},
     reconciler::ReconcilerOptions,
     role::{ConnectorOptions, DialerOptions},

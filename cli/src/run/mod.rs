@@ -257,13 +257,15 @@ async fn drain(files: &Files, grace: Duration) {
     let admin = files.admin();
     let drained = async {
         admin.post("/drain_listeners?graceful&skip_exit").await?;
-        loop {
-            let stats = admin.stats("http.adit.downstream_rq_active").await?;
-            if stats.iter().all(|(_, value)| value == "0") {
-                return Ok::<_, adit_reconciler::emit::AdminError>(());
-            }
+        let mut idle = 0;
+        // A worker counts a request off just before what it wrote last is counted
+        // as waiting, so one look may fall between the two.
+        while idle < 2 {
             sleep(Duration::from_millis(50)).await;
+            let stats = admin.stats("http.adit.downstream_").await?;
+            idle = if is_idle(&stats) { idle + 1 } else { 0 };
         }
+        Ok::<_, adit_reconciler::emit::AdminError>(())
     };
     match timeout(grace, drained).await {
         Ok(Ok(())) => {}
@@ -275,8 +277,40 @@ async fn drain(files: &Files, grace: Duration) {
     }
 }
 
+/// Whether Envoy has no request, and nothing that a slow client has not taken yet:
+/// Envoy calls a request done when its answer's end is in a buffer of Envoy's.
+fn is_idle(stats: &[(String, String)]) -> bool {
+    ["rq_active", "cx_tx_bytes_buffered"].iter().all(|what| {
+        let mut values = stats.iter().filter(|(name, _)| name.ends_with(what));
+        values.all(|(_, value)| value == "0")
+    })
+}
+
 async fn end(children: [tokio::task::JoinHandle<()>; 2]) {
     for child in children {
         let _ = child.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envoy_with_unsent_bytes_is_not_idle() {
+        let idle = |active: &str, unsent: &str| {
+            let stat = |name: &str, value: &str| {
+                (format!("http.adit.downstream_{name}"), value.to_owned())
+            };
+            is_idle(&[
+                stat("cx_active", "3"),
+                stat("rq_active", active),
+                stat("cx_tx_bytes_buffered", unsent),
+                stat("rq_total", "7"),
+            ])
+        };
+        assert!(idle("0", "0"));
+        assert!(!idle("1", "0"));
+        assert!(!idle("0", "1053301"));
     }
 }
