@@ -71,7 +71,7 @@ impl Software {
         if let Some(file) = installed {
             return Some((file, None));
         }
-        let unpacked = fs::read_dir(cache::dns().ok()?).ok()?;
+        let unpacked = fs::read_dir(cache::base().ok()?.join("dns")).ok()?;
         unpacked
             .filter_map(|entry| Some(entry.ok()?.path()))
             .map(|root| (root.join("usr/sbin").join(self.program()), Some(root)))

@@ -8,16 +8,19 @@
 //! | `cargo xtask func-e` | finds or builds func-e, prints its path |
 //! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
 //! | `cargo xtask helm` | every check of the Helm chart |
+//! | `cargo xtask prometheus` | finds or unpacks Prometheus, on which alerts are tested |
 //! | `cargo xtask kube` | a real Kubernetes API, Envoy Gateway and Envoy |
 //!
 //! This crate stays small: it is compiled before anything can be shown.
 
 mod abi;
+mod debian;
 mod demo;
 mod envoy;
 mod helm;
 mod kube;
 mod name_servers;
+mod prometheus;
 mod step;
 mod test;
 
@@ -53,6 +56,8 @@ enum Task {
     Abi,
     /// Checks the Helm chart: as text, and on a real Kubernetes API (needs Go once)
     Helm(helm::Options),
+    /// Finds Prometheus, or unpacks Debian's package
+    Prometheus,
     /// A real Kubernetes API, Envoy Gateway and Envoy on this machine
     #[command(subcommand)]
     Kube(kube::Command),
@@ -116,6 +121,7 @@ fn main() -> ExitCode {
         }),
         Task::Abi => abi::run(),
         Task::Helm(options) => helm::run(&options),
+        Task::Prometheus => prometheus::fetch(),
         Task::Kube(command) => kube::run(&command),
     };
     match result {

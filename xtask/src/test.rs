@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::{abi, envoy, kube, name_servers, root, step};
+use crate::{abi, envoy, kube, name_servers, prometheus, root, step};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -41,8 +41,16 @@ pub fn run(options: &Options) -> Result<bool> {
         }
         Ok(true)
     }));
+    steps.push(step::function("Prometheus: find or unpack", || {
+        match prometheus::fetch() {
+            Err(error) if !options.all => println!("left out: {error:#}"),
+            found => return found,
+        }
+        Ok(true)
+    }));
     let without = kube::cache::missing(&root);
     let no_dns = name_servers::missing();
+    let no_prometheus = prometheus::missing();
     steps.extend([
         step::function("envoy: find or download every tested version", || {
             for version in envoy::ABI {
@@ -89,6 +97,10 @@ pub fn run(options: &Options) -> Result<bool> {
             .env(
                 "ADIT_REQUIRE_DNS",
                 if no_dns.is_empty() { "1" } else { "0" },
+            )
+            .env(
+                "ADIT_REQUIRE_PROMETHEUS",
+                if no_prometheus.is_empty() { "1" } else { "0" },
             ),
         ),
         step::function("abi", abi::run),
@@ -132,12 +144,19 @@ pub fn run(options: &Options) -> Result<bool> {
             no_dns.join(", ")
         );
     }
+    if !no_prometheus.is_empty() {
+        println!(
+            "left out (install them): the dashboard's and the alerts' queries, because these \
+             are missing: {}",
+            no_prometheus.join(", ")
+        );
+    }
     if !options.all {
         println!(
             "left out (cargo xtask test --all): end-to-end tests with one Envoy worker \
              (two were used), ten times the rounds of the heavy tests"
         );
-    } else if without.is_empty() && no_dns.is_empty() {
+    } else if without.is_empty() && no_dns.is_empty() && no_prometheus.is_empty() {
         println!("nothing was left out");
     }
     Ok(ok)

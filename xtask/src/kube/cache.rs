@@ -111,11 +111,6 @@ fn home_for(root: &Path, folder: &str, programs: &[Program]) -> Result<PathBuf, 
     Ok(base()?.join(folder).join(pins))
 }
 
-/// DNS servers unpacked from packages, each in a folder of any name.
-pub fn dns() -> Result<PathBuf, String> {
-    Ok(base()?.join("dns"))
-}
-
 /// The folder of everything that is kept from one checkout to the next.
 pub fn base() -> Result<PathBuf, String> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {

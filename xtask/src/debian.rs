@@ -1,0 +1,94 @@
+//! Programs from Debian's packages, unpacked into the cache under the home
+//! directory. Nothing is installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::kube::cache;
+
+/// Packages that are unpacked together.
+pub struct Packages {
+    /// The cache's folder for them.
+    pub folder: &'static str,
+    /// Their names, with the libraries that a small system lacks.
+    pub names: &'static [&'static str],
+}
+
+impl Packages {
+    /// The root of the unpacked files, if they are there.
+    pub fn found(&self) -> Option<PathBuf> {
+        let root = self.home().ok()?.join("debian");
+        root.is_dir().then_some(root)
+    }
+
+    /// The root of the unpacked files; fetches them when they are not there.
+    pub fn fetch(&self) -> Result<PathBuf> {
+        if let Some(root) = self.found() {
+            return Ok(root);
+        }
+        let home = self.home()?;
+        eprintln!("{}: unpacking Debian's packages …", self.names.join(", "));
+        fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
+        let temp = home.join(format!(".debian-{}", std::process::id()));
+        fs::create_dir_all(&temp).with_context(|| format!("create {}", temp.display()))?;
+        let ready = home.join("debian");
+        let unpacked = self.unpack(&temp).and_then(|root| {
+            match fs::rename(&root, &ready) {
+                Err(_) if ready.is_dir() => Ok(()), // another process was first
+                done => done.with_context(|| format!("move to {}", ready.display())),
+            }
+        });
+        let _ = fs::remove_dir_all(&temp);
+        unpacked.map(|()| ready)
+    }
+
+    fn unpack(&self, temp: &Path) -> Result<PathBuf> {
+        let said = Command::new("apt-get")
+            .arg("download")
+            .args(self.names)
+            .current_dir(temp)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| {
+                format!(
+                    "run apt-get; elsewhere than on Debian, install {} by hand",
+                    self.names.join(", ")
+                )
+            })?;
+        ensure!(
+            said.status.success(),
+            "apt-get download {}: {}; run apt-get update, or install them",
+            self.names.join(" "),
+            String::from_utf8_lossy(&said.stderr).trim()
+        );
+        let root = temp.join("root");
+        for entry in fs::read_dir(temp)? {
+            let package = entry?.path();
+            if package.extension().is_some_and(|e| e == "deb") {
+                let status = Command::new("dpkg")
+                    .arg("-x")
+                    .arg(&package)
+                    .arg(&root)
+                    .status();
+                let status = status.context("run dpkg")?;
+                ensure!(status.success(), "unpack {}: {status}", package.display());
+                let name = package.file_stem().unwrap_or_default().to_string_lossy();
+                let versions = root.join("versions");
+                fs::create_dir_all(&versions)?;
+                // `NAME_VERSION_ARCH`: what a list of parts says of it.
+                fs::write(versions.join(name.as_ref()), "")?;
+            }
+        }
+        Ok(root)
+    }
+
+    fn home(&self) -> Result<PathBuf> {
+        let base = cache::base().map_err(anyhow::Error::msg)?;
+        Ok(base.join(self.folder))
+    }
+}
