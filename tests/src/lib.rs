@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod bare;
 pub mod binaries;
+pub mod book;
 pub mod client;
 pub mod collector;
 pub mod connector;

@@ -9,6 +9,7 @@
 //! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
 //! | `cargo xtask helm` | every check of the Helm chart |
 //! | `cargo xtask prometheus` | finds or unpacks Prometheus, on which alerts are tested |
+//! | `cargo xtask docs` | the book: made, checked, its commands run |
 //! | `cargo xtask kube` | a real Kubernetes API, Envoy Gateway and Envoy |
 //!
 //! This crate stays small: it is compiled before anything can be shown.
@@ -16,6 +17,7 @@
 mod abi;
 mod debian;
 mod demo;
+mod docs;
 mod envoy;
 mod helm;
 mod kube;
@@ -58,6 +60,8 @@ enum Task {
     Helm(helm::Options),
     /// Finds Prometheus, or unpacks Debian's package
     Prometheus,
+    /// Makes the book, or checks it and runs every command in it
+    Docs(docs::Options),
     /// A real Kubernetes API, Envoy Gateway and Envoy on this machine
     #[command(subcommand)]
     Kube(kube::Command),
@@ -122,6 +126,7 @@ fn main() -> ExitCode {
         Task::Abi => abi::run(),
         Task::Helm(options) => helm::run(&options),
         Task::Prometheus => prometheus::fetch(),
+        Task::Docs(options) => docs::run(&options),
         Task::Kube(command) => kube::run(&command),
     };
     match result {

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::{abi, envoy, kube, name_servers, prometheus, root, step};
+use crate::{abi, docs, envoy, kube, name_servers, prometheus, root, step};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -104,7 +104,10 @@ pub fn run(options: &Options) -> Result<bool> {
             ),
         ),
         step::function("abi", abi::run),
+        // Its links and its commands are tests above.
+        step::function("book", || docs::make(options.all)),
     ]);
+    let no_book = docs::mdbook::find()?.is_none();
     if options.all {
         let once_more = [
             "test",
@@ -150,6 +153,9 @@ pub fn run(options: &Options) -> Result<bool> {
              are missing: {}",
             no_prometheus.join(", ")
         );
+    }
+    if no_book {
+        println!("left out (cargo xtask docs): the book as HTML, because mdBook is missing");
     }
     if !options.all {
         println!(

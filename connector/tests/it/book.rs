@@ -14,11 +14,11 @@ fn page(name: &str) -> String {
 
 #[test]
 fn every_option_stands_in_the_book() {
-    let text = page("connector.md");
+    let text = page("reference/adit-connector.md");
     let command = adit_connector::Options::augment_args(Command::new("options"));
     for option in command.get_arguments() {
         let long = option.get_long().unwrap();
-        assert!(text.contains(&format!("`{long}`")), "{long}");
+        assert!(text.contains(&format!("--{long}")), "{long}");
         let variable = format!("ADIT_{}", long.to_ascii_uppercase().replace('-', "_"));
         assert_eq!(option.get_env(), Some(variable.as_ref()), "{long}");
     }
