@@ -7,6 +7,8 @@
 //! | started for the first time | Connector, status and advertisement are there |
 //! | nothing | nothing is written but the Lease |
 //! | started with other options, elsewhere | the same objects, changed |
+//! | its home relay goes and comes | its Connector says so |
+//! | started with another HTTPProxy | that one, under the same name |
 //! | targets change in its file | the advertisement follows |
 //! | an object is deleted or edited | it is as before |
 //! | status writes are refused | the Lease is renewed all the same |
@@ -41,6 +43,8 @@ on_an_api_server!(
     of_two_agents_with_one_key_the_later_one_writes,
     a_name_stays_with_the_device_that_holds_it,
     an_httpproxy_is_applied_when_asked_to,
+    an_httpproxy_is_updated_when_its_manifest_is_another,
+    a_home_relay_is_told_and_so_is_its_end,
     the_role_allows_its_own_objects_and_nothing_else,
     tunnels_go_on_while_the_api_server_is_away_and_the_agent_comes_back,
 );

@@ -37,6 +37,32 @@ fn message(object: &Value, kind: &str) -> String {
     found.map_or(String::new(), |c| c["message"].to_string())
 }
 
+/// Waits until a person was told of an object, once, for this reason.
+async fn until_told(
+    objects: &adit_tests::kube::Objects,
+    namespace: &str,
+    (name, reason): (&str, &str),
+    words: &str,
+) -> Result<()> {
+    let told = |all: &[Value]| {
+        let about = all.iter().filter(|e| {
+            e["regarding"]["kind"] == "Connector"
+                && e["regarding"]["name"] == name
+                && e["reason"] == reason
+        });
+        let about: Vec<_> = about.collect();
+        about.len() == 1
+            && about[0]["type"] == "Warning"
+            && about[0]["note"].to_string().contains(words)
+            && about[0]["regarding"]["uid"].is_string()
+    };
+    let what = format!("event {reason} of {name}, which says {words:?}");
+    objects
+        .until_list(Kind::EVENT, namespace, "", &what, told)
+        .await
+        .map(drop)
+}
+
 fn reason(object: &Value, kind: &str) -> String {
     let found = condition(object, kind).and_then(|c| c["reason"].as_str());
     found.unwrap_or_default().to_owned()
@@ -131,6 +157,9 @@ async fn a_heartbeat_is_no_write_and_a_silent_agent_is_not_ready() -> Result<()>
     let was = objects
         .until(Kind::CONNECTOR, ns, "till", "Ready", ready)
         .await?;
+    // The audit log is a moment behind: what made it Ready is in it when a later
+    // write is.
+    site.renew(ns, "till", Some("agent-a")).await?;
     let mark = site.plane.mark();
     for _ in 0..8 {
         site.renew(ns, "till", Some("agent-a")).await?;
@@ -270,6 +299,13 @@ async fn a_class_that_comes_later_is_enough() -> Result<()> {
         "{refused:#}"
     );
     assert_eq!(refused["status"]["leaseRef"], Value::Null);
+    until_told(
+        objects,
+        ns,
+        ("till", "ConnectorClassNotFound"),
+        "late-class",
+    )
+    .await?;
     let class = json!({
         "apiVersion": "networking.datumapis.com/v1alpha1", "kind": "ConnectorClass",
         "metadata": {"name": "late-class"},

@@ -36,6 +36,7 @@ use self::{choice::*, refusals::*};
 on_the_stack!(
     a_service_behind_nat_is_reached_by_its_agents_key,
     all_connectors_of_a_selector_serve_the_oldest_first,
+    requests_are_shared_out_by_weight,
     what_may_not_be_reached_is_said_and_not_programmed,
 );
 
@@ -136,6 +137,11 @@ async fn a_service_behind_nat_is_reached_by_its_agents_key(stack: &Stack) -> Res
             "{wanted}: {:#}",
             condition(&proxy, wanted).context("missing")?
         );
+    }
+    // What it cannot see, it says where to look for.
+    let said = condition(&proxy, "Programmed").context("Programmed")?["message"].to_string();
+    for place in ["log", "xds_nack_total", "error_state", "/config_dump"] {
+        ensure!(said.contains(place), "no word of {place}: {said}");
     }
     let ours = "networking.datumapis.com/httpproxy=shop";
     let routes = objects.list(Kind::HTTP_ROUTE, "flow", ours).await?;

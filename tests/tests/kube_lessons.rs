@@ -11,6 +11,7 @@
 //! | a service that was away was an empty 500, or only CONNECT got a page | [`away`] |
 //! | a connector that came online was not used until something else changed | [`away`] |
 //! | an object that was deleted and made again never got a status | [`changes`] |
+//! | a change that was taken back met the statuses of what had had its names | [`taken_back`] |
 //! | what TLS to the service had needed stayed when it went | [`changes`] |
 //! | a burst of conflicting writes was followed by minutes of silence | [`changes`] |
 //! | CONNECT for a whole Gateway turned other routes into 404 | [`changes`] |
@@ -29,12 +30,14 @@ mod listeners;
 mod names;
 #[path = "kube_lessons/stored.rs"]
 mod stored;
+#[path = "kube_lessons/taken_back.rs"]
+mod taken_back;
 #[path = "kube_lessons/theirs.rs"]
 mod theirs;
 
 use adit_tests::on_the_stack;
 
-use self::{away::*, changes::*, listeners::*, names::*, stored::*, theirs::*};
+use self::{away::*, changes::*, listeners::*, names::*, stored::*, taken_back::*, theirs::*};
 
 on_the_stack!(
     two_services_called_localhost_and_one_host_name_twice_stop_nobody,
@@ -46,6 +49,7 @@ on_the_stack!(
     an_agent_that_comes_for_the_first_time_is_served_by_itself,
     a_proxy_pointed_at_a_connector_that_is_online_serves_at_once,
     a_proxy_deleted_and_made_again_is_programmed_again,
+    a_change_that_is_taken_back_loses_no_request,
     tls_to_the_service_comes_and_goes_without_a_trace,
     conflicting_writes_delay_nobody_for_long,
     beside_connect_everything_else_is_served,

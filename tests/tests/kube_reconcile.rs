@@ -12,6 +12,10 @@ mod gateways;
 mod installs;
 #[path = "kube_reconcile/place.rs"]
 mod place;
+#[path = "kube_reconcile/policies.rs"]
+mod policies;
+#[path = "kube_reconcile/uninstalls.rs"]
+mod uninstalls;
 #[path = "kube_reconcile/withdrawn.rs"]
 mod withdrawn;
 
@@ -25,7 +29,10 @@ use adit_tests::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use self::{dry_run::*, foreign::*, gateways::*, installs::*, place::*, withdrawn::*};
+use self::{
+    dry_run::*, foreign::*, gateways::*, installs::*, place::*, policies::*, uninstalls::*,
+    withdrawn::*,
+};
 
 on_the_stack!(
     objects_applied_in_any_order_become_the_same_route,
@@ -35,16 +42,37 @@ on_the_stack!(
     a_gateway_elsewhere_is_used_as_long_as_it_allows_it,
     a_proxy_without_a_gateway_gets_one_of_its_own,
     a_gateway_without_the_module_gets_nothing,
+    gateways_of_one_envoy_serve_each_its_own,
+    a_backend_without_a_connector_is_served,
     a_deleted_proxy_and_a_deleted_namespace_leave_nothing,
     the_role_in_the_manifests_is_enough,
     envoy_gateway_may_be_installed_later,
+    what_is_left_of_a_reconciler_that_is_gone_can_be_deleted,
+    the_crds_may_go_first,
     a_name_that_is_taken_is_left_as_it_is_and_named,
     of_two_that_make_an_object_at_once_one_has_it,
     an_older_filter_policy_of_a_user_is_named_until_it_is_gone,
     a_grant_that_somebody_removes_comes_back,
+    policies_of_users_that_a_tunnel_cannot_bear_are_named,
+    a_route_without_its_grant_keeps_its_target_and_loses_the_filter,
     a_withdrawn_target_goes_even_when_the_newest_version_is_invalid,
     a_dry_run_names_what_it_would_write_and_writes_nothing,
 );
+
+/// All fields of an object but its status are this reconciler's, by server-side
+/// apply.
+fn one_manager(object: &Value) -> Result<()> {
+    let managers = object["metadata"]["managedFields"].as_array();
+    let managers = managers.into_iter().flatten();
+    let of_object: Vec<_> = managers.filter(|m| m["subresource"].is_null()).collect();
+    ensure!(
+        of_object.len() == 1
+            && of_object[0]["manager"] == "adit-reconciler"
+            && of_object[0]["operation"] == "Apply",
+        "{object:#}"
+    );
+    Ok(())
+}
 
 /// Writes to what programs Envoy Gateway.
 fn programming<'a>(writes: &'a [Write], namespace: &str) -> Vec<&'a Write> {
@@ -139,6 +167,17 @@ async fn objects_applied_in_any_order_become_the_same_route(stack: &Stack) -> Re
             .await
             .with_context(|| place.reconciler.last_words())?;
     }
+    for (kind, namespace) in [
+        (Kind::HTTP_ROUTE, "orders"),
+        (Kind::BACKEND, "orders"),
+        (Kind::REFERENCE_GRANT, "orders"),
+        (Kind::ENVOY_PATCH_POLICY, "orders-gw"),
+        (Kind::ENVOY_EXTENSION_POLICY, "orders-gw"),
+    ] {
+        for object in place.objects.list(kind, namespace, OURS).await? {
+            one_manager(&object)?;
+        }
+    }
     // One for the Gateway, and leave for it to select routes over here.
     let extensions = place
         .objects
@@ -183,8 +222,22 @@ async fn what_is_as_wanted_is_not_written_and_one_change_is_one_look(stack: &Sta
     // Those two, and nothing else.
     ensure!(own.len() == 2, "{own:#?}");
     // Another host name: a new wish of one of two HTTPProxies.
+    let changed = stack.plane.mark();
     place.apply(proxy("other", "else.test", 81)).await?;
     place.programmed("other").await?;
+    let looks = place.looks().await? - before;
+    // One for the wish, and at most one for each thing that Envoy Gateway then
+    // said of what was made. What this reconciler writes itself is no news to it.
+    let said = stack.plane.writes_since(changed)?;
+    let said = said.iter().filter(|w| {
+        w.namespace == "calm" && w.subresource == "status" && w.resource != "httpproxies"
+    });
+    let said = said.count() as u64;
+    println!("{looks} looks for a change of one of two HTTPProxies, {said} statuses");
+    ensure!(
+        (1..=1 + said).contains(&looks),
+        "{looks} looks, {said} statuses"
+    );
     let web = place
         .objects
         .get(Kind::HTTP_PROXY, "calm", "web")

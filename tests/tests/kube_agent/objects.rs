@@ -1,10 +1,11 @@
 //! What an agent makes and keeps as it should be.
 
-use std::fs;
+use std::{fs, time::Instant};
 
 use adit_tests::{
     kube::{ControlPlane, Kind},
     process::until,
+    relay::Relay,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -212,5 +213,68 @@ pub async fn an_httpproxy_is_applied_when_asked_to() -> Result<()> {
         .objects
         .until(Kind::HTTP_PROXY, "proxy", EDGE, "the manifest", applied)
         .await?;
+    Ok(())
+}
+
+pub async fn a_home_relay_is_told_and_so_is_its_end() -> Result<()> {
+    let mut stage = Stage::new("relay").await?;
+    let relay = Relay::start().await?;
+    let (url, at) = (relay.url.clone(), relay.addr);
+    stage.agent.set("relay", json!([url]));
+    stage.agent.start().await?;
+    let home = |c: &Value| {
+        let said = c["status"]["connectionDetails"]["publicKey"]["homeRelay"].as_str();
+        said.unwrap_or_default().trim_end_matches('/').to_owned()
+    };
+    let first = stage
+        .connector("the home relay", |c| has_details(c) && home(c) == url)
+        .await?;
+    // iroh looks at its relays every half minute or so.
+    let begun = Instant::now();
+    relay.stop().await?;
+    stage
+        .connector("no home relay", |c| has_details(c) && home(c).is_empty())
+        .await?;
+    println!("its end is told after {:?}", begun.elapsed());
+    let begun = Instant::now();
+    let _relay = Relay::start_at(at).await?;
+    let again = stage
+        .connector("the home relay again", |c| home(c) == url)
+        .await?;
+    println!("it is told again after {:?}", begun.elapsed());
+    ensure!(first["metadata"]["uid"] == again["metadata"]["uid"]);
+    Ok(())
+}
+
+pub async fn an_httpproxy_is_updated_when_its_manifest_is_another() -> Result<()> {
+    let mut stage = Stage::new("newer").await?;
+    let file = stage.dir.path().join("proxy.yaml");
+    let manifest = |host: &str| {
+        json!({
+            "apiVersion": "networking.datumapis.com/v1alpha", "kind": "HTTPProxy",
+            "metadata": {"name": EDGE},
+            "spec": {"hostnames": [host], "rules": [{"backends": [{
+                "endpoint": format!("http://{}", stage.echo.addr), "connector": {"name": EDGE},
+            }]}]},
+        })
+        .to_string()
+    };
+    let (old, new) = (manifest("old.example.com"), manifest("new.example.com"));
+    fs::write(&file, old)?;
+    stage.agent.set("http-proxy", json!(file));
+    stage.agent.start().await?;
+    let has = |host: &'static str| move |p: &Value| p["spec"]["hostnames"] == json!([host]);
+    let kind = Kind::HTTP_PROXY;
+    let until = async |stage: &Stage, host| {
+        let found = stage.objects.until(kind, "newer", EDGE, host, has(host));
+        found.await.with_context(|| at(host, stage))
+    };
+    let first = until(&stage, "old.example.com").await?;
+    let mut process = stage.agent.process.take().context("a process")?;
+    process.terminate().await?;
+    fs::write(&file, new)?;
+    stage.agent.start().await?;
+    let second = until(&stage, "new.example.com").await?;
+    ensure!(first["metadata"]["uid"] == second["metadata"]["uid"]);
     Ok(())
 }

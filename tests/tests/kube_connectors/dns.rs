@@ -15,7 +15,7 @@ use adit_wire::EndpointId;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{on_the_api_server, site::Site};
+use super::{on_the_api_server, site::Site, until_told};
 
 on_the_api_server!(
     a_connector_is_published_and_removed_by_signed_updates,
@@ -23,6 +23,7 @@ on_the_api_server!(
     records_of_a_connector_that_went_unseen_are_swept,
     a_claim_of_nobody_is_swept_now_and_then,
     a_server_that_does_not_answer_is_named,
+    a_server_that_refuses_is_named_and_a_person_is_told,
     of_two_connectors_with_one_key_the_older_has_the_endpoint,
 );
 
@@ -121,6 +122,8 @@ async fn of_two_connectors_with_one_key_the_second_defers_by_update() -> Result<
         message.to_string().contains(&format!("{ns}/first")),
         "{message}"
     );
+    let owner = format!("{ns}/first");
+    until_told(objects, other, ("second", "DeferredToOwner"), &owner).await?;
     let relay = "relay=https://relay.example/";
     until_texts(&name_server, 7, &["addr=192.0.2.1:7", relay]).await?;
 
@@ -231,6 +234,29 @@ async fn a_server_that_does_not_answer_is_named() -> Result<()> {
     site.end().await
 }
 
+async fn a_server_that_refuses_is_named_and_a_person_is_told() -> Result<()> {
+    let Some(software) = software() else {
+        return Ok(());
+    };
+    let name_server = NameServer::start(software).await?;
+    let dir = tempfile::tempdir()?;
+    let mut options = options(&name_server, dir.path())?;
+    // A zone that it has not.
+    options["dns-zone"] = json!("elsewhere.test");
+    options["dns-origin"] = json!("elsewhere.test");
+    let site = Site::with("dns-refused", options).await?;
+    let (objects, ns) = (&site.objects, &site.namespace);
+    site.connector(ns, "till").await?;
+    site.report(ns, "till", 7, &["192.0.2.1:7"]).await?;
+    let refused = until_published(objects, ns, "till", "ServerRefused").await?;
+    let said = condition(&refused, "DNSPublished").context("a condition")?;
+    assert_eq!(said["status"], "False");
+    let server = name_server.addr.to_string();
+    assert!(said["message"].to_string().contains(&server), "{said}");
+    until_told(objects, ns, ("till", "ServerRefused"), &server).await?;
+    site.end().await
+}
+
 async fn of_two_connectors_with_one_key_the_older_has_the_endpoint() -> Result<()> {
     let options = json!({"dns-publish": "endpoint", "dns-origin": "example.com"});
     let site = Site::with("dns-endpoint", options).await?;
@@ -279,6 +305,8 @@ async fn of_two_connectors_with_one_key_the_older_has_the_endpoint() -> Result<(
         message.to_string().contains(&format!("{ns}/first")),
         "{message}"
     );
+    let owner = format!("{ns}/first");
+    until_told(objects, other, ("second", "DeferredToOwner"), &owner).await?;
     assert_eq!(objects.get(kind, other, "second").await?, None);
     objects.delete(Kind::CONNECTOR, ns, "first").await?;
     objects

@@ -1,6 +1,6 @@
 //! An agent that goes, and comes again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_tests::{
     client::http::{Client, empty, get},
@@ -16,6 +16,26 @@ use serde_json::Value;
 
 use super::scene::Scene;
 
+/// From the agent's death to the page: a request is tried for 5 s at most
+/// (`--deadline`), and some may have been on their way.
+const MISSED: Duration = Duration::from_secs(15);
+/// For a page, once the dialer knows; it takes milliseconds. A dialer that tried
+/// for each request anew would need its 5 s.
+const KNOWN: Duration = Duration::from_secs(4);
+/// From the agent's start elsewhere to its services' first answer: the agent's
+/// registration, the dialer's watch and the next attempt; about 1 s is measured.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// What must be over in some time, said by name.
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let done = tokio::time::timeout(limit, work).await;
+    done.with_context(|| format!("{what}: not within {limit:?}"))?
+}
+
 pub async fn an_agent_that_goes_and_comes_elsewhere_writes_nothing(stack: &Stack) -> Result<()> {
     let mut scene = Scene::start(stack, Class::Envoy140, "away").await?;
     let mark = stack.plane.mark();
@@ -23,19 +43,19 @@ pub async fn an_agent_that_goes_and_comes_elsewhere_writes_nothing(stack: &Stack
 
     // The dialer finds out by itself; the control plane has no part in it. What
     // was on its way through the dead tunnels is answered by Envoy alone.
-    let answer = until("503 that says when to come again", async || {
+    let missed = until("503 that says when to come again", async || {
         let answer = get(scene.site.addr(), "web.test", "/echo").await.ok()?;
         (answer.status == 503 && answer.header("retry-after").is_some()).then_some(answer)
-    })
-    .await
-    .with_context(|| scene.site.last_words())?;
+    });
+    let answer = within(MISSED, "the first page", missed)
+        .await
+        .with_context(|| scene.site.last_words())?;
     println!("{}", answer.text());
     let mut browser = Client::http1(scene.site.addr(), "web.test").await?;
     let begun = Instant::now();
     let accepts = [("accept", "text/html")];
-    let page = browser
-        .send(http::Method::GET, "/", &accepts, empty())
-        .await?;
+    let page = browser.send(http::Method::GET, "/", &accepts, empty());
+    let page = within(KNOWN, "a page while the agent is known to be away", page).await?;
     let took = begun.elapsed();
     ensure!(
         page.status == 503 && page.text().contains("<html"),
@@ -47,7 +67,7 @@ pub async fn an_agent_that_goes_and_comes_elsewhere_writes_nothing(stack: &Stack
         .site
         .until_false(Kind::CONNECTOR, "edge", "Ready", "ConnectorNotReady")
         .await?;
-    for proxy in ["web", "h2", "echo"] {
+    for proxy in ["web", "h2", "grpc", "echo"] {
         scene
             .site
             .until(Kind::HTTP_PROXY, proxy, "ConnectorsReady=False", |p| {
@@ -59,7 +79,7 @@ pub async fn an_agent_that_goes_and_comes_elsewhere_writes_nothing(stack: &Stack
     // The same key on another address.
     let begun = Instant::now();
     scene.agent.start().await?;
-    scene.answers("web.test", 200).await?;
+    within(AGAIN, "traffic again", scene.answers("web.test", 200)).await?;
     println!(
         "traffic again {:?} after the agent's start elsewhere",
         begun.elapsed()

@@ -42,7 +42,7 @@ pub async fn a_policy_by_label_refuses_everything_connect_too(stack: &Stack) -> 
                 "apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "SecurityPolicy",
                 "metadata": {"name": "nobody"},
                 "spec": {
-                    "targetSelectors": [selector("web"), selector("h2"), selector("echo")],
+                    "targetSelectors": [selector("web"), selector("h2"), selector("grpc"), selector("echo")],
                     "authorization": {"defaultAction": "Deny"},
                 },
             }),
@@ -50,6 +50,7 @@ pub async fn a_policy_by_label_refuses_everything_connect_too(stack: &Stack) -> 
         .await?;
     scene.answers("web.test", 403).await?;
     scene.answers("h2.test", 403).await?;
+    scene.answers("grpc.test", 403).await?;
     let refused = until("refused CONNECT", async || {
         let answer = connect::http1(addr, &scene.authority(), b"").await.ok()?;
         (answer.status == 403).then_some(())
@@ -63,12 +64,17 @@ pub async fn a_policy_by_label_refuses_everything_connect_too(stack: &Stack) -> 
     );
     let socket = ws::open(addr, "web.test").await;
     ensure!(socket.is_err(), "a WebSocket was let in");
-    let mut stub = grpc::Client::connect(addr, "h2.test").await?;
-    let note = Note {
-        text: "x".into(),
-        number: 1,
-    };
-    ensure!(stub.unary(note).await.is_err(), "a gRPC call was let in");
+    for host in ["h2.test", "grpc.test"] {
+        let mut stub = grpc::Client::connect(addr, host).await?;
+        let note = Note {
+            text: "x".into(),
+            number: 1,
+        };
+        ensure!(
+            stub.unary(note).await.is_err(),
+            "a gRPC call was let in at {host}"
+        );
+    }
     ensure!(
         scene.echo.record.connections() == seen,
         "a refused CONNECT reached the service"
@@ -101,8 +107,10 @@ async fn every_client(stack: &Stack, class: Class, namespace: &str) -> Result<()
             text: "x".into(),
             number: 5,
         };
-        let mut stub = grpc::Client::connect(addr, "h2.test").await?;
-        ensure!(stub.unary(note.clone()).await?.into_inner() == note);
+        for host in ["h2.test", "grpc.test"] {
+            let mut stub = grpc::Client::connect(addr, host).await?;
+            ensure!(stub.unary(note.clone()).await?.into_inner() == note);
+        }
 
         let mut tunnel = connect::http1(addr, &scene.authority(), b"early").await?;
         ensure!(tunnel.status == 200, "{}", tunnel.head);

@@ -18,7 +18,7 @@ pub async fn a_deleted_proxy_leaves_nothing_behind(stack: &Stack) -> Result<()> 
         ensure!(tunnel.read_at_least(5).await? == b"hello");
         (client, tunnel)
     };
-    for name in ["web", "h2", "echo"] {
+    for name in ["web", "h2", "grpc", "echo"] {
         scene
             .site
             .objects

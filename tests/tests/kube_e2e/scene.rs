@@ -41,10 +41,13 @@ impl Scene {
             .await?;
         site.proxy("h2", "h2.test", json!([rule("/", "edge", &h2c)]))
             .await?;
+        let grpc = format!("grpc://{}", web.addr);
+        site.proxy("grpc", "grpc.test", json!([rule("/", "edge", &grpc)]))
+            .await?;
         let tcp = format!("tcp://{}", echo.addr);
         site.proxy("echo", "echo.test", json!([tunnel("edge", &tcp)]))
             .await?;
-        for name in ["web", "h2", "echo"] {
+        for name in ["web", "h2", "grpc", "echo"] {
             site.until_true(name, "Programmed").await?;
         }
         let scene = Self {

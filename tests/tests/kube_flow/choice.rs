@@ -9,6 +9,12 @@ use adit_tests::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+/// Requests that are shared out.
+const REQUESTS: usize = 200;
+/// Of them, what a backend of weight 1 beside one of weight 3 may get: 50 are
+/// expected, and five standard deviations (6.1) to either side are allowed.
+const A_QUARTER: std::ops::RangeInclusive<usize> = 20..=80;
+
 pub async fn all_connectors_of_a_selector_serve_the_oldest_first(stack: &Stack) -> Result<()> {
     let site = Site::start(stack, Class::Envoy140, "selector").await?;
     // One service that two devices can reach, and an agent on each.
@@ -78,5 +84,63 @@ pub async fn all_connectors_of_a_selector_serve_the_oldest_first(stack: &Stack) 
     site.until_true("shop", "Programmed").await?;
     site.until_true("shop", "ConnectorsReady").await?;
     served().await?;
+    site.end().await
+}
+
+pub async fn requests_are_shared_out_by_weight(stack: &Stack) -> Result<()> {
+    let site = Site::start(stack, Class::Envoy140, "weights").await?;
+    // Two services, each behind an agent of its own; of a third nobody is to
+    // get anything.
+    let (most, some, none) = (
+        HttpService::start()?,
+        HttpService::start()?,
+        HttpService::start()?,
+    );
+    let mut agents = Vec::new();
+    let mut backends = Vec::new();
+    for (name, weight, service) in [("most", 3, &most), ("some", 1, &some), ("none", 0, &none)] {
+        let mut agent = site.agent(name, &[service.addr.to_string()])?;
+        agent.start().await?;
+        site.until(Kind::CONNECTOR, name, "Ready", |c| is_true(c, "Ready"))
+            .await?;
+        backends.push(json!({
+            "endpoint": format!("http://{}", service.addr),
+            "connector": {"name": name}, "weight": weight,
+        }));
+        agents.push(agent);
+    }
+    site.proxy("shop", "shop.test", json!([{"backends": backends}]))
+        .await?;
+    site.until_true("shop", "Programmed").await?;
+    let send = async || {
+        for n in 0..REQUESTS {
+            let answer = get(site.addr(), "shop.test", "/echo").await?;
+            ensure!(
+                answer.status == 200,
+                "request {n}: {answer:?}\n{}",
+                site.last_words()
+            );
+        }
+        anyhow::Ok(())
+    };
+    let counted = || [&most, &some, &none].map(|s| s.record.requests().len());
+    send().await?;
+    let [a, b, c] = counted();
+    println!("weights 3:1:0, {REQUESTS} requests: {a}, {b}, {c}");
+    ensure!(a + b == REQUESTS && c == 0, "{a} {b} {c}");
+    ensure!(A_QUARTER.contains(&b), "{a} {b}");
+
+    // Turned round, with the same names and services.
+    backends[0]["weight"] = json!(1);
+    backends[1]["weight"] = json!(3);
+    site.proxy("shop", "shop.test", json!([{"backends": backends}]))
+        .await?;
+    site.until_true("shop", "Programmed").await?;
+    send().await?;
+    let [after_a, after_b, c] = counted();
+    let (a, b) = (after_a - a, after_b - b);
+    println!("weights 1:3:0, {REQUESTS} requests: {a}, {b}, {c}");
+    ensure!(a + b == REQUESTS && c == 0, "{a} {b} {c}");
+    ensure!(A_QUARTER.contains(&a), "{a} {b}");
     site.end().await
 }

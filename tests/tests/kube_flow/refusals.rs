@@ -3,10 +3,11 @@
 
 use adit_tests::{
     client::http::get,
+    keys::Key,
     kube::{
         Class, Kind, Stack,
         objects::{condition, is_true},
-        site::Site,
+        site::{CLASS, Site},
     },
     process::until,
     services::http::HttpService,
@@ -67,6 +68,30 @@ pub async fn what_may_not_be_reached_is_said_and_not_programmed(stack: &Stack) -
         ensure!(!answer.status.is_success(), "{name}: {answer:?}");
     }
     ensure!(hidden.record.connections() == 0, "it was reached");
+    let unknown = json!([{"backends": [{"endpoint": url, "connector": {"name": "odd"}}]}]);
+    site.objects
+        .apply(
+            "refusals",
+            json!({
+                "apiVersion": "networking.datumapis.com/v1alpha1", "kind": "Connector",
+                "metadata": {"name": "odd"}, "spec": {"connectorClassName": "no-such-class"},
+            }),
+        )
+        .await?;
+    site.proxy("odd", "odd.test", unknown).await?;
+    let refused = site
+        .until_false(
+            Kind::HTTP_PROXY,
+            "odd",
+            "Accepted",
+            "ConnectorClassNotFound",
+        )
+        .await?;
+    let told = condition(&refused, "Accepted").context("Accepted")?;
+    ensure!(
+        told["message"].to_string().contains("no-such-class"),
+        "{told}"
+    );
     let udp = json!([{"backends": [{"endpoint": "udp://127.0.0.1:53", "connector": edge}]}]);
     site.proxy("udp", "udp.test", udp).await?;
     site.until_false(Kind::HTTP_PROXY, "udp", "Accepted", "UnsupportedProtocol")
@@ -119,5 +144,48 @@ pub async fn what_may_not_be_reached_is_said_and_not_programmed(stack: &Stack) -
     set(disabled(false)).await?;
     serves("web.test", true).await?;
     site.until_true("web", "Programmed").await?;
+
+    // An agent that says by itself that it may not.
+    let denied = json!({
+        "type": "ConnectTCP", "status": "False", "reason": "Denied", "message": "not here",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let by_hand = [
+        json!({
+            "apiVersion": "networking.datumapis.com/v1alpha1", "kind": "Connector",
+            "metadata": {"name": "shy"}, "spec": {"connectorClassName": CLASS},
+        }),
+        json!({
+            "apiVersion": "networking.datumapis.com/v1alpha1", "kind": "ConnectorAdvertisement",
+            "metadata": {"name": "shy"},
+            "spec": {"connectorRef": {"name": "shy"}, "layer4": [{"name": "all", "services": [{
+                "address": web.addr.ip().to_string(),
+                "ports": [{"name": "web", "port": web.addr.port()}],
+            }]}]},
+        }),
+    ];
+    for object in by_hand {
+        site.objects.apply("refusals", object).await?;
+    }
+    let status = json!({"status": {
+        "capabilities": [{"type": "ConnectTCP", "conditions": [denied]}],
+        "connectionDetails": {"type": "PublicKey", "publicKey": {
+            "id": Key::new(site.dir(), "shy")?.id, "homeRelay": "", "discoveryMode": "DNS",
+            "addresses": [{"address": "192.0.2.1", "port": 4242}],
+        }},
+    }});
+    let shy = (Kind::CONNECTOR, "refusals", "shy");
+    site.objects
+        .merge(shy.0, shy.1, shy.2, Some("status"), &status)
+        .await?;
+    let rules = json!([{"backends": [{"endpoint": url, "connector": {"name": "shy"}}]}]);
+    site.proxy("shy", "shy.test", rules).await?;
+    site.until_false(Kind::HTTP_PROXY, "shy", "Accepted", "CapabilityDisabled")
+        .await?;
+    let status = json!({"status": {"capabilities": [{"type": "ConnectTCP"}]}});
+    site.objects
+        .merge(shy.0, shy.1, shy.2, Some("status"), &status)
+        .await?;
+    site.until_true("shy", "Accepted").await?;
     site.end().await
 }

@@ -166,6 +166,18 @@ pub async fn conflicting_writes_delay_nobody_for_long(stack: &Stack) -> Result<(
                         writes += 1;
                     }
                 }
+                // What is changed and gone at once is a conflict for whoever
+                // puts the change right.
+                for object in objects.list(Kind::BACKEND, "conflicts", LABEL).await? {
+                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                    let spoilt = json!({"spec": {"endpoints": [{"ip": {
+                        "address": "233.252.0.99", "port": writes % 1000 + 1}}]}});
+                    let merged = objects.merge(Kind::BACKEND, "conflicts", name, None, &spoilt);
+                    if merged.await.is_ok() {
+                        objects.delete(Kind::BACKEND, "conflicts", name).await?;
+                    }
+                    writes += 2;
+                }
                 let note = json!({"metadata": {"annotations": {"meddler": writes.to_string()}}});
                 for (kind, name) in [(Kind::HTTP_PROXY, "web"), (Kind::CONNECTOR, "edge")] {
                     objects.merge(kind, "conflicts", name, None, &note).await?;
@@ -175,6 +187,16 @@ pub async fn conflicting_writes_delay_nobody_for_long(stack: &Stack) -> Result<(
         })
     };
     let began = Instant::now();
+    let conflicts = async || -> Result<u64> {
+        let metrics = site.admin.get("/metrics").await?;
+        let all = metrics.lines().filter(|l| {
+            l.starts_with("adit_reconciler_reconcile_failures_total{")
+                && l.contains("class=\"conflict\"")
+        });
+        let counts = all.filter_map(|l| l.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
+    };
+    ensure!(conflicts().await? == 0, "before the meddler there is none");
     for round in 0..4 {
         let service = if round % 2 == 0 { &other } else { &ground.web };
         let url = format!("http://{}", service.addr);
@@ -188,9 +210,18 @@ pub async fn conflicting_writes_delay_nobody_for_long(stack: &Stack) -> Result<(
         .await
         .with_context(|| format!("round {round}\n{}", site.last_words()))?;
     }
+    let met = until("a conflict that the reconciler met", async || {
+        let met = conflicts().await.ok()?;
+        (met > 0).then_some(met)
+    })
+    .await
+    .with_context(|| site.last_words())?;
     stop.store(true, Ordering::SeqCst);
     let writes = patiently("the meddler's end", async { meddler.await? }).await?;
-    println!("4 changes in {:?} against {writes} writes", began.elapsed());
+    println!(
+        "4 changes in {:?} against {writes} writes, {met} conflicts",
+        began.elapsed()
+    );
     site.until_true("web", "Programmed").await?;
     // And what the meddler took is put right.
     for kind in [Kind::HTTP_ROUTE, Kind::ENVOY_PATCH_POLICY, Kind::BACKEND] {

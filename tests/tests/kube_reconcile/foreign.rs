@@ -10,7 +10,10 @@ use adit_reconciler::kubernetes::{
     metrics::Metrics,
     writer::{WriteError, Writer},
 };
-use adit_tests::kube::{Class, Kind, Stack, objects::condition};
+use adit_tests::{
+    kube::{Class, Kind, Stack, objects::condition},
+    process::until,
+};
 use anyhow::{Context, Result, ensure};
 use kube::api::PostParams;
 use serde_json::{Value, json};
@@ -160,7 +163,7 @@ pub async fn an_older_filter_policy_of_a_user_is_named_until_it_is_gone(
     let theirs = place
         .until(Kind::ENVOY_EXTENSION_POLICY, "theirs", "there", |_| true)
         .await?;
-    adit_tests::process::until("a later second", async || {
+    until("a later second", async || {
         let clock = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "clock"}});
         place
             .objects

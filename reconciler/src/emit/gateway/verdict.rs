@@ -4,6 +4,7 @@
 //! its installation calls it; so the Gateway is compared, not the name. A status counts only if it is for the object's current generation: an
 //! older one speaks of what was there before.
 
+mod backends;
 mod extension;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -102,8 +103,13 @@ pub fn programmed(
 
 /// Whether one bundle serves as it is written now.
 pub(super) fn bundle(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), NotYet> {
-    patched(bundle, statuses)?;
-    match statuses.routes.get(&place(&bundle.route)) {
+    let found = statuses.routes.get(&place(&bundle.route));
+    patched(bundle, statuses).map_err(|why| match (why.reason, found) {
+        // It would wait for ever, for a cluster of a kind that is switched off.
+        (Reason::Pending, Some(found)) => backends::off(found).unwrap_or(why),
+        _ => why,
+    })?;
+    match found {
         Some(found) if rollout::is_current_form(found.as_ref(), &bundle.route) => route(found),
         // Before it takes requests. What is refused is said already.
         Some(found) if rollout::is_retired(found) => {
@@ -153,6 +159,9 @@ pub(super) fn arrived(bundle: &Bundle, statuses: &Statuses<'_>) -> Result<(), No
 /// Whether Envoy Gateway takes a route, for each of its parents.
 fn route(route: &HttpRoute) -> Result<(), NotYet> {
     let name = route.name_any();
+    if let Some(off) = backends::off(route) {
+        return Err(off);
+    }
     for type_ in ["Accepted", "ResolvedRefs"] {
         // Without backends there is nothing to resolve, and some say so.
         let without = backends(route) == 0;

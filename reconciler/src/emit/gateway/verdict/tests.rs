@@ -242,6 +242,29 @@ fn patch_policies_that_are_off_have_a_reason_of_their_own() {
 }
 
 #[test]
+fn backends_that_are_off_are_named_though_the_patch_waits_for_their_clusters() {
+    let mut scene = Scene::new();
+    let mut off = condition("ResolvedRefs", false, "UnsupportedValue", Some(3));
+    off.message = "Failed to process route rule 0 backendRef 0: Backend is disabled in Envoy Gateway configuration.".into();
+    let status = scene.route().status.as_mut().expect("a status");
+    let conditions = &mut status.parents[0].conditions;
+    conditions.retain(|c| c.type_ != "ResolvedRefs");
+    conditions.push(off);
+    assert_eq!(scene.reason(), Reason::Invalid);
+    let waits = condition("Programmed", false, "ResourceNotFound", Some(5));
+    let status = scene.patch().status.as_mut().expect("a status");
+    status.ancestors[0]
+        .conditions
+        .retain(|c| c.type_ != "Programmed");
+    status.ancestors[0].conditions.push(waits);
+    assert_eq!(scene.reason(), Reason::Invalid);
+    assert!(scene.message().contains("enableBackend"));
+    // What it said before is no news.
+    scene.route().metadata.generation = Some(4);
+    assert_eq!(scene.reason(), Reason::Pending);
+}
+
+#[test]
 fn the_filters_policy_may_be_displaced_refused_or_merged() {
     let with = |conditions: &[Condition]| {
         let mut scene = Scene::new();
