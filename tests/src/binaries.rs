@@ -29,8 +29,13 @@ fn target() -> Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
-/// A binary that `cargo build --workspace` makes.
+/// A binary that `cargo build --workspace` makes; those of `ADIT_BIN_DIR` (the
+/// images' own, say) are taken instead.
 pub fn built(name: &str) -> Result<PathBuf> {
+    let elsewhere = env::var_os("ADIT_BIN_DIR").map(|dir| PathBuf::from(dir).join(name));
+    if let Some(path) = elsewhere.filter(|path| path.is_file()) {
+        return Ok(path);
+    }
     let path = target()?.join(name);
     ensure!(
         path.is_file(),

@@ -87,6 +87,18 @@ impl Packages {
         Ok(root)
     }
 
+    /// The version of one of them, as Debian writes it, once it is unpacked.
+    pub fn version(&self, name: &str) -> Option<String> {
+        let versions = fs::read_dir(self.found()?.join("versions")).ok()?;
+        versions.flatten().find_map(|entry| {
+            let file = entry.file_name().into_string().ok()?;
+            let mut parts = file.split('_');
+            let version = (parts.next() == Some(name)).then(|| parts.next())??;
+            // apt writes a colon (of an epoch) like this.
+            Some(version.replace("%3a", ":"))
+        })
+    }
+
     fn home(&self) -> Result<PathBuf> {
         let base = cache::base().map_err(anyhow::Error::msg)?;
         Ok(base.join(self.folder))

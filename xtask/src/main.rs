@@ -7,6 +7,7 @@
 //! | `cargo xtask envoy` | finds or downloads Envoy, prints its path |
 //! | `cargo xtask func-e` | finds or builds func-e, prints its path |
 //! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
+//! | `cargo xtask images` | both container images, built and tried |
 //! | `cargo xtask helm` | every check of the Helm chart |
 //! | `cargo xtask prometheus` | finds or unpacks Prometheus, on which alerts are tested |
 //! | `cargo xtask docs` | the book: made, checked, its commands run |
@@ -20,6 +21,7 @@ mod demo;
 mod docs;
 mod envoy;
 mod helm;
+mod images;
 mod kube;
 mod name_servers;
 mod prometheus;
@@ -56,6 +58,8 @@ enum Task {
     FuncE,
     /// Checks that libadit.so loads into every supported Envoy
     Abi,
+    /// Builds both container images as OCI layouts, without a daemon, and tries them
+    Images(images::Options),
     /// Checks the Helm chart: as text, and on a real Kubernetes API (needs Go once)
     Helm(helm::Options),
     /// Finds Prometheus, or unpacks Debian's package
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
             true
         }),
         Task::Abi => abi::run(),
+        Task::Images(options) => images::run(&options),
         Task::Helm(options) => helm::run(&options),
         Task::Prometheus => prometheus::fetch(),
         Task::Docs(options) => docs::run(&options),

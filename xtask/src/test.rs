@@ -3,14 +3,15 @@
 
 use anyhow::Result;
 
-use crate::{abi, docs, envoy, kube, name_servers, prometheus, root, step};
+use crate::{abi, docs, envoy, images, kube, name_servers, prometheus, root, step};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub struct Options {
     /// Also what is left out by default: more rounds of the heavy tests, each
     /// end-to-end test with one Envoy worker as well as with two, and the tests on
-    /// a real Kubernetes API, whose binaries it builds when they are missing (Go)
+    /// a real Kubernetes API, whose binaries it builds when they are missing (Go),
+    /// and the container images
     #[arg(long)]
     all: bool,
 }
@@ -32,6 +33,12 @@ pub fn run(options: &Options) -> Result<bool> {
             "control plane: find or build",
             kube::build::run,
         ));
+        steps.push(step::function("tools: find or build", || {
+            for tool in &kube::cache::TOOLS {
+                println!("{}", kube::build::tool(tool.name)?.display());
+            }
+            Ok(true)
+        }));
     }
     steps.push(step::function("DNS servers: find or unpack", || {
         match name_servers::fetch() {
@@ -49,6 +56,7 @@ pub fn run(options: &Options) -> Result<bool> {
         Ok(true)
     }));
     let without = kube::cache::missing(&root);
+    let no_tools = kube::cache::missing_tools(&root);
     let no_dns = name_servers::missing();
     let no_prometheus = prometheus::missing();
     steps.extend([
@@ -116,6 +124,10 @@ pub fn run(options: &Options) -> Result<bool> {
             "--locked",
             "--no-fail-fast",
         ];
+        steps.push(step::function(
+            "images",
+            || images::run(&Default::default()),
+        ));
         steps.push(step::command(
             "end-to-end tests with one Envoy worker",
             cargo(&once_more).env("ADIT_TEST_CONCURRENCY", "1"),
@@ -140,6 +152,12 @@ pub fn run(options: &Options) -> Result<bool> {
             without.join(", ")
         );
     }
+    if !no_tools.is_empty() {
+        println!(
+            "left out (cargo xtask helm, func-e or docs, which need Go): the tests of what needs {}",
+            no_tools.join(", ")
+        );
+    }
     if !no_dns.is_empty() {
         println!(
             "left out (install them): signed DNS updates on real \
@@ -160,9 +178,12 @@ pub fn run(options: &Options) -> Result<bool> {
     if !options.all {
         println!(
             "left out (cargo xtask test --all): end-to-end tests with one Envoy worker \
-             (two were used), ten times the rounds of the heavy tests"
+             (two were used), ten times the rounds of the heavy tests, the container images"
         );
-    } else if without.is_empty() && no_dns.is_empty() && no_prometheus.is_empty() {
+    } else if [without, no_tools, no_dns, no_prometheus]
+        .iter()
+        .all(Vec::is_empty)
+    {
         println!("nothing was left out");
     }
     Ok(ok)

@@ -157,6 +157,13 @@ pub fn missing(root: &Path) -> Vec<&'static str> {
     missing
 }
 
+/// The tools that are neither installed nor in their cache.
+#[allow(dead_code, reason = "the tests name each tool where they need it")]
+pub fn missing_tools(root: &Path) -> Vec<&'static str> {
+    let tools = TOOLS.iter().filter(|tool| find(root, tool).is_none());
+    tools.map(|tool| tool.name).collect()
+}
+
 /// FNV-1a, 64 bits: names a folder, guards nothing.
 struct Fnv(u64);
 
