@@ -2,7 +2,7 @@
 //! directory. Nothing is installed.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -17,6 +17,44 @@ pub struct Packages {
     pub folder: &'static str,
     /// Their names, with the libraries that a small system lacks.
     pub names: &'static [&'static str],
+}
+
+/// Programs that are taken where they are installed, else from packages.
+pub struct Programs {
+    /// Their file names.
+    pub names: &'static [&'static str],
+    /// What has them.
+    pub packages: Packages,
+}
+
+impl Programs {
+    /// Those that are neither installed nor in the cache.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let mut places: Vec<PathBuf> = env::split_paths(&path).collect();
+        places.push("/usr/sbin".into());
+        if let Some(root) = self.packages.found() {
+            places.extend(["usr/bin", "usr/sbin"].map(|folder| root.join(folder)));
+        }
+        let is_there = |name: &&str| places.iter().any(|dir| dir.join(name).is_file());
+        let names = self.names.iter().copied();
+        names.filter(|name| !is_there(name)).collect()
+    }
+
+    /// Finds all, or unpacks the packages. Nothing is installed.
+    pub fn fetch(&self) -> Result<bool> {
+        if !self.missing().is_empty() {
+            self.packages.fetch()?;
+            let left = self.missing();
+            ensure!(
+                left.is_empty(),
+                "Debian's packages have no {}",
+                left.join(", ")
+            );
+        }
+        println!("{} are there", self.names.join(" and "));
+        Ok(true)
+    }
 }
 
 impl Packages {

@@ -130,7 +130,7 @@ fn main() -> ExitCode {
         Task::Abi => abi::run(),
         Task::Images(options) => images::run(&options),
         Task::Helm(options) => helm::run(&options),
-        Task::Prometheus => prometheus::fetch(),
+        Task::Prometheus => prometheus::PROGRAMS.fetch(),
         Task::Docs(options) => docs::run(&options),
         Task::Kube(command) => kube::run(&command),
     };

@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> Result<bool> {
         }));
     }
     steps.push(step::function("DNS servers: find or unpack", || {
-        match name_servers::fetch() {
+        match name_servers::PROGRAMS.fetch() {
             // Elsewhere than on Debian the rest of the tests is worth having.
             Err(error) if !options.all => println!("left out: {error:#}"),
             found => return found,
@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Result<bool> {
         Ok(true)
     }));
     steps.push(step::function("Prometheus: find or unpack", || {
-        match prometheus::fetch() {
+        match prometheus::PROGRAMS.fetch() {
             Err(error) if !options.all => println!("left out: {error:#}"),
             found => return found,
         }
@@ -57,8 +57,8 @@ pub fn run(options: &Options) -> Result<bool> {
     }));
     let without = kube::cache::missing(&root);
     let no_tools = kube::cache::missing_tools(&root);
-    let no_dns = name_servers::missing();
-    let no_prometheus = prometheus::missing();
+    let no_dns = name_servers::PROGRAMS.missing();
+    let no_prometheus = prometheus::PROGRAMS.missing();
     steps.extend([
         step::function("envoy: find or download every tested version", || {
             for version in envoy::ABI {
