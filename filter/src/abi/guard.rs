@@ -13,6 +13,8 @@ pub(super) fn guarded<T>(hook: &str, fallback: impl FnOnce() -> T, body: impl Fn
     let run = || {
         #[cfg(feature = "fault-injection")]
         fault::maybe_panic(hook);
+        #[cfg(any(test, feature = "stub-host"))]
+        super::host::panic_if_ordered(hook);
         body()
     };
     // Unwind safety: the state behind a hook is made of `Cell`s that are whole
@@ -21,7 +23,9 @@ pub(super) fn guarded<T>(hook: &str, fallback: impl FnOnce() -> T, body: impl Fn
         Ok(value) => value,
         Err(payload) => {
             // Dropping an unknown payload may itself panic.
-            std::mem::forget(payload);
+            if !payload.is::<&str>() && !payload.is::<String>() {
+                std::mem::forget(payload);
+            }
             log(
                 Level::Error,
                 &format!("adit: a panic in the hook {hook} was contained; this is a bug in Adit"),

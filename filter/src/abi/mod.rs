@@ -8,9 +8,12 @@
 //!   borrow checker's here.
 //! * `guard`: what keeps a panic from killing Envoy.
 //! * [`log`]: Envoy's log.
+//! * `host`: in unit tests and benches, what stands in Envoy's place.
 #![allow(unsafe_code)]
 
 mod guard;
+#[cfg(any(test, feature = "stub-host"))]
+pub mod host;
 pub mod http;
 pub mod log;
 mod raw;

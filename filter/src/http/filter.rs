@@ -13,7 +13,7 @@ use super::{
     accept::{self, Form},
     fault::{self, Fault},
     page::Page,
-    policy::{self, Declared, NAMESPACE, Request},
+    policy::{self, Declared, NAMESPACE, Named, Request},
     reply::Reply,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     cut,
     log::Brake,
     metrics::Metrics,
-    served,
+    off, served,
 };
 use adit_wire::ErrorClass;
 
@@ -49,9 +49,20 @@ pub struct Filter {
     /// When the request came, on a route of ours; never set elsewhere.
     started: Cell<Option<Instant>>,
     fault: Cell<Option<Fault>>,
+    /// For the access log, until it is written.
+    entry: RefCell<Option<Entry>>,
     answer: RefCell<Answer>,
     outcome: Cell<&'static str>,
     poisoned: Cell<bool>,
+}
+
+/// What is known of a request when its headers come. Envoy copies each write of
+/// dynamic metadata, entry by entry: it is written once, with the answer.
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    /// The target's service, as `host:port`; none if the request was not admitted.
+    service: Option<String>,
 }
 
 /// The body of a rewritten reply.
@@ -68,6 +79,11 @@ enum Answer {
 
 /// The key of a target's connectors.
 const NODES: &str = "datum-node-id";
+/// What Envoy's router retries on, beside what the route says; it goes no
+/// further than the router.
+const RETRY_ON: &str = "x-envoy-retry-on";
+/// How often Envoy's router tries again, in place of what the route says.
+const MAX_RETRIES: &str = "x-envoy-max-retries";
 /// `outcome` of a request whose client left before there was an answer.
 const NO_ANSWER: &str = "no_answer";
 /// `outcome` of a request that the service answered.
@@ -107,6 +123,7 @@ impl Filter {
             page: OnceCell::new(),
             started: Cell::new(None),
             fault: Cell::new(None),
+            entry: RefCell::default(),
             answer: RefCell::default(),
             outcome: Cell::new(NO_ANSWER),
             poisoned: Cell::new(false),
@@ -139,7 +156,8 @@ impl Filter {
         if !on_route && !on_cluster {
             return Status::Continue;
         }
-        self.started.set(Some(Instant::now()));
+        let now = Instant::now();
+        self.started.set(Some(now));
         if let Some(page) = route_config.and_then(|config| config.page.clone()) {
             // Headers come once a stream; a second page would change nothing.
             let _ = self.page.set(page);
@@ -154,35 +172,37 @@ impl Filter {
             .or_else(|| envoy.metadata_text(Source::Cluster, NAMESPACE, "name"))
             .unwrap_or_default()
             .to_owned();
-        let admitted = self.admit(&envoy, on_route, on_cluster, &name);
+        let admitted = self.admit(&envoy, source, on_cluster, &name);
+        let service = admitted.as_ref().ok().map(|to| to.service.to_string());
+        self.entry.replace(Some(Entry { name, service }));
         match &admitted {
             Ok(target) => {
-                let nodes = nodes(&envoy).unwrap_or_default().to_owned();
-                envoy.set_dynamic_metadata(
-                    NAMESPACE,
-                    // Until one of them answers, all that may.
-                    &[("name", &name), ("target", target), ("connector", &nodes)],
-                );
                 strip(&mut envoy, Map::Request);
+                if envoy.metadata_bool(source, NAMESPACE, "retry") == Some(true) {
+                    if off::were(&target.connectors, now) {
+                        envoy.set_header(Map::Request, MAX_RETRIES, "0");
+                    } else {
+                        offer_retry(&mut envoy);
+                    }
+                }
                 Status::Continue
             }
             Err(fault) => {
-                envoy.set_dynamic_metadata(NAMESPACE, &[("name", &name)]);
                 self.refuse(&mut envoy, *fault);
                 Status::Stop
             }
         }
     }
 
-    /// Decides. The service that the request may go to is for the access log.
+    /// Decides whether the request may go to the target, and which that is.
     fn admit(
         &self,
         envoy: &Stream<'_>,
-        on_route: bool,
+        source: Source,
         on_cluster: bool,
         name: &str,
-    ) -> Result<String, Fault> {
-        let route = on_route.then(|| declared(envoy, Source::Route));
+    ) -> Result<Named, Fault> {
+        let route = (source == Source::Route).then(|| declared(envoy, Source::Route));
         let cluster = on_cluster.then(|| declared(envoy, Source::Cluster));
         let target = policy::target(route, cluster).map_err(|reason| {
             if let Some(held_back) = self.config.misconfigured.pass() {
@@ -196,14 +216,9 @@ impl Filter {
             authority: header(":authority"),
             upgrade: header("upgrade"),
         };
-        let source = if on_route {
-            Source::Route
-        } else {
-            Source::Cluster
-        };
         let connect = envoy.metadata_bool(source, NAMESPACE, "connect");
         policy::admit(request, connect.unwrap_or(false), &target)?;
-        Ok(target.service.to_string())
+        Ok(target)
     }
 
     /// Answers in the router's place. Envoy does not show a filter the reply
@@ -224,7 +239,31 @@ impl Filter {
         self.fault.set(Some(fault));
         self.outcome.set(fault.word());
         self.record_wait(envoy);
-        envoy.set_dynamic_metadata(NAMESPACE, &[("error", fault.word())]);
+        self.log(envoy, Some(fault));
+    }
+
+    /// Writes the access log's entry, if it is not written yet.
+    fn log(&self, envoy: &mut Stream<'_>, fault: Option<Fault>) {
+        let Some(Entry { name, service }) = self.entry.take() else {
+            return;
+        };
+        let nodes = nodes(envoy).unwrap_or_default();
+        let answered = self.outcome.get() == ANSWERED;
+        let (connector, path) = match answered.then(|| served::by(nodes)).flatten() {
+            Some((node, path)) => (node, Some(path)),
+            // Where none of them has answered, all that may.
+            None => (nodes, None),
+        };
+        let connector = connector.to_owned();
+        let mut entries = Vec::with_capacity(4);
+        entries.push(("name", name.as_str()));
+        if let Some(service) = &service {
+            entries.push(("target", service));
+            entries.push(("connector", &connector));
+        }
+        entries.extend(path.map(|path| ("path", path.as_str())));
+        entries.extend(fault.map(|fault| ("error", fault.word())));
+        envoy.set_dynamic_metadata(NAMESPACE, &entries);
     }
 
     fn page(&self) -> &Page {
@@ -265,8 +304,8 @@ impl Filter {
         let Some(fault) = self.fault.get() else {
             if self.outcome.get() == NO_ANSWER {
                 self.outcome.set(ANSWERED);
-                note_server(&mut envoy);
             }
+            self.log(&mut envoy, None);
             self.record_wait(&envoy);
             return;
         };
@@ -316,9 +355,11 @@ impl Filter {
     }
 
     /// The stream is over.
-    pub fn end(&self, envoy: &Stream<'_>) {
+    pub fn end(&self, mut envoy: Stream<'_>) {
         if self.started.get().is_some() {
-            self.config.metrics.count(envoy, self.outcome.get());
+            // For want of an answer. Envoy writes the access log after this.
+            self.log(&mut envoy, None);
+            self.config.metrics.count(&envoy, self.outcome.get());
         }
     }
 
@@ -333,15 +374,6 @@ impl Filter {
 fn nodes<'a>(envoy: &'a Stream<'_>) -> Option<&'a str> {
     let of = |source| envoy.metadata_text(source, NAMESPACE, NODES);
     of(Source::Route).or_else(|| of(Source::Cluster))
-}
-
-/// Who answers, for the access log: it may be any of the target's connectors.
-fn note_server(envoy: &mut Stream<'_>) {
-    let by = nodes(envoy).and_then(served::by);
-    if let Some((connector, path)) = by.map(|(node, path)| (node.to_owned(), path)) {
-        let entries = [("connector", connector.as_str()), ("path", path.as_str())];
-        envoy.set_dynamic_metadata(NAMESPACE, &entries);
-    }
 }
 
 fn declared<'a>(envoy: &'a Stream<'_>, source: Source) -> Declared<'a> {
@@ -364,6 +396,16 @@ fn is_grpc(content_type: &[u8]) -> bool {
     content_type
         .strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+}
+
+/// A tunnel may be cut under a request, as at the end of a connector's grace
+/// period; one that may be sent twice is then sent through another. A route's
+/// own policy cannot tell them apart: it is for every method.
+fn offer_retry(envoy: &mut Stream<'_>) {
+    let method = envoy.header(Map::Request, ":method", 0).unwrap_or_default();
+    if policy::is_idempotent(method) && envoy.header(Map::Request, RETRY_ON, 0).is_none() {
+        envoy.set_header(Map::Request, RETRY_ON, "reset");
+    }
 }
 
 /// Removes reserved headers.

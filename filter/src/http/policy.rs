@@ -25,7 +25,8 @@ pub struct Declared<'a> {
 /// A target as metadata names it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Named {
-    connectors: Vec<EndpointId>,
+    /// In order.
+    pub connectors: Vec<EndpointId>,
     /// The service behind them.
     pub service: HostPort,
     tls: bool,
@@ -153,17 +154,43 @@ pub fn admit(request: Request<'_>, connect: bool, target: &Named) -> Result<(), 
     }
 }
 
+/// Whether a request may be sent again although the service may have had it
+/// already (RFC 9110 section 9.2.2).
+pub fn is_idempotent(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    )
+}
+
 /// Headers that are ours to set: a client's are removed, so that nothing behind
-/// the tunnel takes them for the gateway's. Names arrive in lowercase.
+/// the tunnel takes them for the gateway's. Names arrive in lowercase. An
+/// underscore counts as a hyphen: services that pass fields on as CGI did make
+/// one variable of both (RFC 3875, section 4.1.18).
 pub fn is_reserved(name: &[u8]) -> bool {
+    const NODE: &[u8] = b"datum-node-id";
     const PREFIXES: [&[u8]; 4] = [b"x-adit-", b"x-iroh-", b"x-datum-", b"datum-target-"];
+    let begins = |prefix: &[u8]| {
+        let same = |(a, b): (&u8, &u8)| a == b || (*a == b'_' && *b == b'-');
+        name.len() >= prefix.len() && name.iter().zip(prefix).all(same)
+    };
     matches!(name.first(), Some(b'x' | b'd'))
-        && (name == b"datum-node-id" || PREFIXES.iter().any(|p| name.starts_with(p)))
+        && ((name.len() == NODE.len() && begins(NODE)) || PREFIXES.iter().any(|p| begins(p)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn methods_are_compared_as_they_are_written() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert!(is_idempotent(method.as_bytes()), "{method}");
+        }
+        for method in ["POST", "PATCH", "CONNECT", "get", "GETS", ""] {
+            assert!(!is_idempotent(method.as_bytes()), "{method}");
+        }
+    }
 
     fn id(byte: u8) -> String {
         EndpointId::from_bytes([byte; 32]).to_string()
@@ -349,10 +376,20 @@ mod tests {
             "x-datum-target-host",
             "datum-node-id",
             "datum-target-port",
+            "x_adit_anything",
+            "datum_node-id",
         ] {
             assert!(is_reserved(name.as_bytes()), "{name}");
         }
-        for name in ["x-aditional", "datum-node-idx", "date", "x-request-id", ""] {
+        for name in [
+            "x-aditional",
+            "x_aditional",
+            "datum-node-idx",
+            "datum-node",
+            "date",
+            "x-request-id",
+            "",
+        ] {
             assert!(!is_reserved(name.as_bytes()), "{name}");
         }
     }

@@ -23,6 +23,7 @@ use adit_wire::{
 use crate::{
     config::{self, ConfigError},
     log::Brake,
+    off::Connectors,
 };
 
 pub use socket::{Next, Socket};
@@ -31,6 +32,7 @@ pub use socket::{Next, Socket};
 #[derive(Debug)]
 pub struct Factory {
     preface: Vec<u8>,
+    connectors: Connectors,
     /// The target's name, or its service where it has none: for the log.
     name: String,
     refusals: Brake,
@@ -53,12 +55,14 @@ impl Factory {
         } else {
             target.name.clone()
         };
+        let connectors = Connectors::of(&target.connectors);
         let preface = Preface {
             target,
             wants_verdict: true,
         };
         Ok(Self {
             preface: preface.encode()?,
+            connectors,
             name,
             refusals: Brake::default(),
         })

@@ -8,6 +8,7 @@
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
+    time::Instant,
 };
 
 use adit_wire::{Connected, ErrorClass, MAX_VERDICT_LEN, Refusal};
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     abi::transport::{Envoy, Written},
-    cut,
+    cut, off,
     served::{self, By},
 };
 
@@ -211,8 +212,13 @@ impl Socket {
             let step = self.handshake.borrow_mut().received(&buffer[..n]);
             match step {
                 Ok(Step::More) => {}
-                Ok(Step::Open(connected)) => return Some(connected),
+                Ok(Step::Open(connected)) => {
+                    off::note(self.factory.connectors, false, Instant::now());
+                    return Some(connected);
+                }
                 Ok(Step::Refused(Refusal { class, text })) => {
+                    let off = class == ErrorClass::Offline;
+                    off::note(self.factory.connectors, off, Instant::now());
                     self.fail(class, &text);
                     return None;
                 }

@@ -3,7 +3,7 @@
 mod metrics;
 mod stream;
 
-use std::{ffi::c_void, sync::Arc};
+use std::{ffi::c_void, rc::Rc, sync::Arc};
 
 use super::{guard::guarded, raw::Buffer};
 use crate::http::{
@@ -55,17 +55,21 @@ unsafe fn on_stream<T: Copy>(
     body: impl FnOnce(&Filter, Stream<'_>) -> T,
 ) -> T {
     let (recover, fallback) = after_panic;
-    // SAFETY: `module` came from `filter_new` below and is not yet destroyed;
-    // only shared references to it are ever made, on the one thread it lives
-    // on. Each `Stream` is a copy of Envoy's handle.
+    let module = module.cast::<Filter>();
+    if module.is_null() {
+        return fallback;
+    }
+    // Kept until the hook is over: a reset or a reply that ends the stream makes
+    // Envoy give the filter back inside the callback (`destroyFilters`).
+    // SAFETY: `module` came from `filter_new` below and is not yet destroyed; it
+    // never leaves the one thread it lives on. The count is raised first, so
+    // that the reference Envoy holds stays Envoy's. Each `Stream` is a copy of
+    // Envoy's handle.
     let (filter, stream, again) = unsafe {
-        (
-            module.cast::<Filter>().as_ref(),
-            Stream::new(envoy),
-            Stream::new(envoy),
-        )
+        Rc::increment_strong_count(module);
+        (Rc::from_raw(module), Stream::new(envoy), Stream::new(envoy))
     };
-    let (Some(filter), Some(stream), Some(again)) = (filter, stream, again) else {
+    let (filter, Some(stream), Some(again)) = (&*filter, stream, again) else {
         return fallback;
     };
     guarded(
@@ -163,7 +167,7 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_new(
         },
         || Filter::new(config()),
     );
-    Box::into_raw(Box::new(filter)).cast_const().cast()
+    Rc::into_raw(Rc::new(filter)).cast()
 }
 
 #[unsafe(no_mangle)]
@@ -172,7 +176,7 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_destroy(filter: *const 
         "http_destroy",
         || (),
         // SAFETY: from `filter_new`, and Envoy gives it back once.
-        || drop(unsafe { Box::from_raw(filter.cast::<Filter>().cast_mut()) }),
+        || drop(unsafe { Rc::from_raw(filter.cast::<Filter>()) }),
     );
 }
 
@@ -328,7 +332,7 @@ unsafe extern "C" fn envoy_dynamic_module_on_http_filter_stream_complete(
             envoy,
             filter,
             (NOTHING, ()),
-            |f, s| f.end(&s),
+            Filter::end,
         )
     }
 }

@@ -2,7 +2,7 @@
 
 mod envoy;
 
-use std::{ffi::c_void, sync::Arc};
+use std::{ffi::c_void, rc::Rc, sync::Arc};
 
 use super::{
     guard::guarded,
@@ -33,10 +33,20 @@ unsafe fn on_socket<T>(
     fallback: T,
     body: impl FnOnce(&Socket, Envoy<'_>) -> T,
 ) -> T {
+    let module = module.cast::<Socket>();
+    if module.is_null() {
+        return fallback;
+    }
+    // Kept until the hook is over: the socket may be given back inside a
+    // callback of it.
     // SAFETY: `module` came from `socket_new` below and is not yet destroyed;
-    // only shared references to it are ever made, on the one thread it lives on.
-    let (socket, envoy) = unsafe { (module.cast::<Socket>().as_ref(), Envoy::new(envoy)) };
-    let (Some(socket), Some(envoy)) = (socket, envoy) else {
+    // it never leaves the one thread it lives on. The count is raised first, so
+    // that the reference Envoy holds stays Envoy's.
+    let (socket, envoy) = unsafe {
+        Rc::increment_strong_count(module);
+        (Rc::from_raw(module), Envoy::new(envoy))
+    };
+    let (socket, Some(envoy)) = (&*socket, envoy) else {
         return fallback;
     };
     guarded(
@@ -94,9 +104,7 @@ unsafe extern "C" fn envoy_dynamic_module_on_transport_socket_new(
             Arc::increment_strong_count(factory);
             Arc::from_raw(factory)
         };
-        Box::into_raw(Box::new(Socket::new(factory)))
-            .cast_const()
-            .cast()
+        Rc::into_raw(Rc::new(Socket::new(factory))).cast()
     })
 }
 
@@ -106,7 +114,7 @@ unsafe extern "C" fn envoy_dynamic_module_on_transport_socket_destroy(socket: *c
         "transport_destroy",
         || (),
         // SAFETY: from `socket_new`, and Envoy gives it back once.
-        || drop(unsafe { Box::from_raw(socket.cast::<Socket>().cast_mut()) }),
+        || drop(unsafe { Rc::from_raw(socket.cast::<Socket>()) }),
     );
 }
 
