@@ -35,9 +35,9 @@ const RETIRE_AFTER: Duration = Duration::from_secs(600);
 const MAX_REBUILD_PAUSE: Duration = Duration::from_secs(300);
 /// What one connection may hold unread in all; one stream holds at most 1.25 MB
 /// (noq's default window; larger ones overrun its reassembly buffer and abort
-/// the connection, measured), so that some dozens of stalled streams do not
-/// stall their siblings.
-const RECEIVE_WINDOW: u32 = 128 * 1024 * 1024;
+/// the connection, measured), so that 200 stalled streams do not stall their
+/// siblings. There are never so many for long: see `stall`.
+const RECEIVE_WINDOW: u32 = 256 * 1024 * 1024;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]

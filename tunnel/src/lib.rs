@@ -19,6 +19,7 @@ pub mod meter;
 pub mod open_files;
 pub mod options;
 pub mod splice;
+mod stall;
 pub mod status;
 pub mod stream;
 pub mod throttle;

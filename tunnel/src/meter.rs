@@ -1,12 +1,15 @@
-//! Byte counts that tunnels share: one meter for a connector, one in all.
+//! What tunnels share: one meter for a connector, one in all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Totals in bytes, payload only.
+use crate::stall::Stalls;
+
+/// Totals in bytes, payload only; and how many tunnels are stalled now.
 #[derive(Debug, Default)]
 pub struct Meter {
     sent: AtomicU64,
     received: AtomicU64,
+    pub(crate) stalls: Stalls,
 }
 
 impl Meter {

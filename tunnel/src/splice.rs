@@ -19,12 +19,13 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use iroh::endpoint::{ReadError, WriteError};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest},
-    time::{interval, sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 
 use crate::{
     Local,
     meter::Meter,
+    stall,
     stream::{TunnelRecv, TunnelSend},
 };
 
@@ -63,6 +64,9 @@ pub enum SpliceError {
     /// The peer wants no more bytes although we had not ended.
     #[error("the peer stopped the tunnel")]
     Stopped,
+    /// The socket took nothing for a while, and so did too many others.
+    #[error("the socket takes no bytes, and too many others hold up the connection likewise")]
+    Stalled,
     /// The peer aborted, or the connection is lost.
     #[error("receiving from the tunnel: {0}")]
     Receive(#[from] ReadError),
@@ -339,11 +343,28 @@ async fn write_all(
                     }
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                local.ready(Interest::WRITABLE).await?;
-            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => writable(local, meter).await?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Waits until the socket takes bytes, unless too many of them do not.
+async fn writable(local: &impl Local, meter: &Meter) -> Result<(), SpliceError> {
+    let mut ready = pin!(local.ready(Interest::WRITABLE));
+    if let Ok(ready) = timeout(stall::LOOK, &mut ready).await {
+        return Ok(ready.map(drop)?);
+    }
+    let begun = Instant::now() - stall::LOOK;
+    let mut waiting = meter.stalls.begin();
+    let mut look = interval(stall::LOOK);
+    loop {
+        tokio::select! {
+            ready = &mut ready => return Ok(ready.map(drop)?),
+            _ = look.tick() => if waiting.must_go(begun.elapsed()) {
+                return Err(SpliceError::Stalled);
+            },
         }
     }
 }
