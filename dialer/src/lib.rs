@@ -60,6 +60,15 @@ use shard::Shard;
 use stream::Context;
 use targets::Targets;
 
+/// What is fuzzed and is nobody else's business: `fuzz/bodies/txt.rs`.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::discovery::{
+        Addresses, MAX_ADDRESSES,
+        dns::{MAX_RECORDS, read_answer},
+    };
+}
+
 /// Descriptors that are not clients': iroh's sockets, epoll, DNS, the admin
 /// server, logs.
 const RESERVED_DESCRIPTORS: u64 = 64;

@@ -20,7 +20,7 @@ use hickory_resolver::{
     Resolver, TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::{RData, RecordType},
+    proto::rr::{RData, Record, RecordType},
 };
 use iroh::TransportAddr;
 use tokio::{sync::Mutex, time::Instant};
@@ -40,7 +40,7 @@ const TRY_TIMEOUT: Duration = Duration::from_millis(1000);
 /// For a whole lookup.
 const TIMEOUT: Duration = Duration::from_millis(2500);
 /// Records of one name that are looked at.
-const MAX_RECORDS: usize = 64;
+pub const MAX_RECORDS: usize = 64;
 /// Names kept; beyond, those that nobody asks for are forgotten.
 const MAX_NAMES: usize = 16 * 1024;
 
@@ -171,25 +171,31 @@ impl Dns {
             Ok(Err(error)) => return (Err(failed(error.to_string())), NEGATIVE),
             Ok(Ok(answer)) => answer,
         };
-        let mut addresses = Addresses::default();
-        let mut ttl = CAP;
-        for record in answer.answers().iter().take(MAX_RECORDS) {
-            let RData::TXT(txt) = &record.data else {
-                continue;
-            };
-            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-            // The strings of one record are one text (RFC 7208 section 3.3
-            // reads TXT the same way).
-            let text = txt.txt_data.concat();
-            if let Some(addr) = attribute(&text) {
-                addresses.add(addr);
-            }
-        }
+        let (addresses, ttl) = read_answer(answer.answers());
         if addresses.is_empty() {
             return (Err(DnsError::Empty(name)), NEGATIVE);
         }
         (Ok(addresses), ttl)
     }
+}
+
+/// The addresses in an answer, and for how long they may be kept.
+pub fn read_answer(records: &[Record]) -> (Addresses, Duration) {
+    let mut addresses = Addresses::default();
+    let mut ttl = CAP;
+    for record in records.iter().take(MAX_RECORDS) {
+        let RData::TXT(txt) = &record.data else {
+            continue;
+        };
+        ttl = ttl.min(Duration::from_secs(record.ttl.into()));
+        // The strings of one record are one text (RFC 7208 section 3.3
+        // reads TXT the same way).
+        let text = txt.txt_data.concat();
+        if let Some(addr) = attribute(&text) {
+            addresses.add(addr);
+        }
+    }
+    (addresses, ttl)
 }
 
 fn server(addr: SocketAddr) -> NameServerConfig {

@@ -4,7 +4,7 @@
 //! iroh's own lookups are not used: one record they do not know fails the
 //! whole lookup, and their resolver falls back to public servers.
 
-mod dns;
+pub mod dns;
 pub mod kubernetes;
 pub mod live_targets;
 mod sources;
@@ -21,7 +21,7 @@ pub use sources::{Source, Sources};
 pub use state_file::{State, StateFile};
 
 /// Addresses of one connector that are used; further ones are ignored.
-const MAX_ADDRESSES: usize = 24;
+pub const MAX_ADDRESSES: usize = 24;
 /// While hints are at hand, DNS may add to them but not delay them.
 const DNS_PATIENCE: Duration = Duration::from_millis(50);
 

@@ -140,24 +140,30 @@ impl Connector {
                             continue;
                         }
                     },
-                    Ask::Dial => {
+                    ask @ (Ask::Dial | Ask::Probe) => {
                         // Whoever still used the old link must let it go: iroh
                         // would send the new dial to the old address.
                         let old = inner.link.take();
                         let dial = dial::run(pool.clone(), self.clone(), old);
                         pool.runtime(self.shard).spawn(dial);
+                        if ask == Ask::Probe {
+                            return Err(self.known(&inner));
+                        }
                     }
                     Ask::Wait => {}
-                    Ask::Resting => {
-                        let known = inner.rest.clone();
-                        return Err(known.unwrap_or_else(|| self.failure("unreachable")));
-                    }
+                    Ask::Resting => return Err(self.known(&inner)),
                 }
             }
             if changed.changed().await.is_err() {
                 return Err(self.failure("the dialer is shutting down"));
             }
         }
+    }
+
+    /// Why the last dial failed.
+    fn known(&self, inner: &Inner) -> LinkFailure {
+        let known = inner.rest.clone();
+        known.unwrap_or_else(|| self.failure("unreachable"))
     }
 
     /// A place among the waiting, if the queue has one.

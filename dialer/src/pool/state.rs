@@ -9,7 +9,9 @@
 //! ```
 //!
 //! A failed dial rests the connector for a moment (the negative cache), longer
-//! with each failure in a row; news from discovery end the rest at once.
+//! with each failure in a row; news from discovery end the rest at once. A
+//! connector that is known to be off is dialled again in the background:
+//! streams that come meanwhile are answered with the last failure.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,12 @@ use std::time::{Duration, Instant};
 const FIRST_REST: Duration = Duration::from_millis(250);
 /// The longest rest. A device is to be reached about a second after it can be.
 const LONGEST_REST: Duration = Duration::from_millis(1000);
+/// Failed dials in a row after which a connector is known to be off. After one
+/// it may have been restarting: a stream waits for the second.
+const OFF: u32 = 2;
+/// How long after a rest that is still known. A stream that comes later waits
+/// for the dial: nobody has looked for a while.
+const STALE: Duration = Duration::from_secs(2);
 
 /// One connector's link; at first idle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +33,8 @@ pub struct LinkState {
     phase: Phase,
     /// Failed dials in a row.
     failures: u32,
+    /// Nobody waits for the dial that is under way.
+    probing: bool,
 }
 
 /// Where it is in its life.
@@ -48,6 +58,8 @@ pub enum Ask {
     Use,
     /// Start the dial, then wait for it.
     Dial,
+    /// Start a dial, and take the last failure for the answer.
+    Probe,
     /// Wait for the dial that is under way.
     Wait,
     /// Take the last failure for the answer.
@@ -64,8 +76,14 @@ impl LinkState {
     pub fn ask(&mut self, now: Instant) -> Ask {
         match self.phase {
             Phase::Up => Ask::Use,
+            Phase::Dialing if self.probing => Ask::Resting,
             Phase::Dialing => Ask::Wait,
             Phase::Resting(until) if now < until => Ask::Resting,
+            Phase::Resting(until) if self.failures >= OFF && now < until + STALE => {
+                self.phase = Phase::Dialing;
+                self.probing = true;
+                Ask::Probe
+            }
             Phase::Idle | Phase::Resting(_) => {
                 self.phase = Phase::Dialing;
                 Ask::Dial
@@ -77,7 +95,7 @@ impl LinkState {
     pub fn dialled(&mut self) {
         *self = Self {
             phase: Phase::Up,
-            failures: 0,
+            ..Self::default()
         };
     }
 
@@ -89,6 +107,7 @@ impl LinkState {
         let spread = 0.75 + 0.5 * jitter.clamp(0.0, 1.0);
         self.phase = Phase::Resting(now + rest.mul_f64(spread));
         self.failures = self.failures.saturating_add(1);
+        self.probing = false;
     }
 
     /// The link broke. The next stream dials at once.
@@ -108,6 +127,7 @@ impl LinkState {
 
     /// Discovery says something new: old failures say nothing any more.
     pub fn news(&mut self) {
+        self.probing = false;
         if let Phase::Resting(_) = self.phase {
             *self = Self::default();
         }
@@ -136,18 +156,60 @@ mod tests {
     fn a_failure_rests_the_connector_longer_each_time_up_to_a_second() {
         let mut now = Instant::now();
         let mut link = LinkState::default();
-        for rest in [250, 500, 1000, 1000, 1000] {
-            assert_eq!(link.ask(now), Ask::Dial);
+        for (rest, ask) in [
+            (250, Ask::Dial),
+            (500, Ask::Dial),
+            (1000, Ask::Probe),
+            (1000, Ask::Probe),
+        ] {
+            assert_eq!(link.ask(now), ask);
             link.failed(now, 0.5);
             assert_eq!(link.ask(now + (rest - 1) * MS), Ask::Resting);
             now += rest * MS;
         }
-        assert_eq!(link.ask(now), Ask::Dial);
+        assert_eq!(link.ask(now), Ask::Probe);
         link.dialled();
         link.lost();
         assert_eq!(link.ask(now), Ask::Dial);
         link.failed(now, 0.5);
         assert_eq!(link.phase(), Phase::Resting(now + 250 * MS), "forgotten");
+    }
+
+    /// Off for two dials, and its rest is over.
+    fn off(now: Instant) -> LinkState {
+        let mut link = LinkState::default();
+        for at in [now, now + 250 * MS] {
+            assert_eq!(link.ask(at), Ask::Dial);
+            link.failed(at, 0.5);
+        }
+        link
+    }
+
+    #[test]
+    fn nobody_waits_for_a_connector_that_is_known_to_be_off() {
+        let start = Instant::now();
+        let now = start + 750 * MS;
+        let mut link = off(start);
+        assert_eq!(link.ask(now), Ask::Probe);
+        assert_eq!(link.ask(now), Ask::Resting, "while it is dialled");
+        link.dialled();
+        assert_eq!(link.ask(now), Ask::Use);
+        link.lost();
+        assert_eq!(link.ask(now), Ask::Dial, "a loss is no failed dial");
+        assert_eq!(link.ask(now), Ask::Wait);
+    }
+
+    #[test]
+    fn what_was_known_long_ago_is_not_known_and_news_make_streams_wait() {
+        let start = Instant::now();
+        let late = start + 750 * MS + STALE;
+        let mut link = off(start);
+        assert_eq!(link.ask(late), Ask::Dial);
+        assert_eq!(link.ask(late), Ask::Wait);
+        let mut link = off(start);
+        assert_eq!(link.ask(late - MS), Ask::Probe);
+        link.news();
+        assert_eq!(link.ask(late), Ask::Wait);
     }
 
     #[test]

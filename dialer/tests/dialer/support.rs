@@ -26,7 +26,9 @@ use hickory_resolver::proto::{
 };
 use iroh::{
     Endpoint, RelayMode, RelayUrl, SecretKey,
-    endpoint::{Connection, QuicTransportConfig, RecvStream, SendStream, VarInt, presets},
+    endpoint::{
+        Connection, Incoming, QuicTransportConfig, RecvStream, SendStream, VarInt, presets,
+    },
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
@@ -394,6 +396,7 @@ impl Device {
     }
 
     pub fn with(config: DeviceConfig) -> Self {
+        let config = Arc::new(config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -403,19 +406,19 @@ impl Device {
             .max_concurrent_bidi_streams(VarInt::from_u32(config.max_streams))
             .build();
         let (connections, streams) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let by_relay = config.relay.is_some();
+        let made = config.clone();
         let endpoint = futures_util::FutureExt::boxed(async move {
             let builder = Endpoint::builder(presets::Minimal)
-                .secret_key(config.key)
-                .alpns(vec![config.alpn])
+                .secret_key(made.key.clone())
+                .alpns(vec![made.alpn.clone()])
                 .transport_config(transport)
                 .clear_ip_transports();
-            let builder = match config.relay {
-                Some(url) => builder.relay_mode(RelayMode::custom([url])),
+            let builder = match &made.relay {
+                Some(url) => builder.relay_mode(RelayMode::custom([url.clone()])),
                 None => builder.bind_addr("127.0.0.1:0").unwrap(),
             };
             let endpoint = builder.bind().await.unwrap();
-            if by_relay {
+            if made.relay.is_some() {
                 soon("the device is at its relay", endpoint.online()).await;
             }
             endpoint
@@ -428,24 +431,14 @@ impl Device {
                 (endpoint.clone(), connections.clone(), streams.clone());
             async move {
                 while let Some(incoming) = endpoint.accept().await {
-                    let Ok(connection) = incoming.await else {
-                        continue;
-                    };
-                    connections.fetch_add(1, Ordering::SeqCst);
-                    let once = config.close_once.as_ref();
-                    if once.is_some_and(|once| once.swap(false, Ordering::SeqCst)) {
-                        let _ = connection.accept_bi().await;
-                        connection.close(VarInt::from_u32(0), b"once");
-                        continue;
-                    }
-                    match config.reject {
-                        Some(code) => connection.close(VarInt::from_u32(code), b"rejected"),
-                        None => drop(tokio::spawn(serve(
-                            connection,
-                            config.service.clone(),
-                            streams.clone(),
-                        ))),
-                    }
+                    // As a connector does it: a handshake whose dialer is gone
+                    // lasts for seconds, and holds up no other.
+                    tokio::spawn(accepted(
+                        incoming,
+                        config.clone(),
+                        connections.clone(),
+                        streams.clone(),
+                    ));
                 }
             }
         };
@@ -492,6 +485,27 @@ impl Device {
     }
 }
 
+async fn accepted(
+    incoming: Incoming,
+    config: Arc<DeviceConfig>,
+    connections: Arc<AtomicUsize>,
+    streams: Arc<AtomicUsize>,
+) {
+    let Ok(connection) = incoming.await else {
+        return;
+    };
+    connections.fetch_add(1, Ordering::SeqCst);
+    let once = config.close_once.as_ref();
+    if once.is_some_and(|once| once.swap(false, Ordering::SeqCst)) {
+        let _ = connection.accept_bi().await;
+        return connection.close(VarInt::from_u32(0), b"once");
+    }
+    match config.reject {
+        Some(code) => connection.close(VarInt::from_u32(code), b"rejected"),
+        None => serve(connection, config.service.clone(), streams).await,
+    }
+}
+
 async fn serve(connection: Connection, service: Service, streams: Arc<AtomicUsize>) {
     while let Ok((send, recv)) = connection.accept_bi().await {
         let (serving, streams) = (service(send, recv), streams.clone());
@@ -533,9 +547,12 @@ impl Names {
         tokio::spawn(async move {
             let mut buf = [0; 4096];
             while let Ok((n, from)) = socket.recv_from(&mut buf).await {
+                // The port may have been a dead device's: dialers of other tests
+                // still send their handshakes there.
+                let query = Message::from_vec(&buf[..n]).ok();
+                let answer = query.and_then(|query| answer(&query, &records.lock().unwrap()));
+                let Some(answer) = answer else { continue };
                 queries.fetch_add(1, Ordering::SeqCst);
-                let query = Message::from_vec(&buf[..n]).unwrap();
-                let answer = answer(&query, &records.lock().unwrap());
                 let _ = socket.send_to(&answer.to_vec().unwrap(), from).await;
             }
         });
@@ -553,8 +570,8 @@ impl Names {
     }
 }
 
-fn answer(query: &Message, records: &HashMap<String, Vec<String>>) -> Message {
-    let question = query.queries[0].clone();
+fn answer(query: &Message, records: &HashMap<String, Vec<String>>) -> Option<Message> {
+    let question = query.queries.first()?.clone();
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     answer.metadata.recursion_desired = query.metadata.recursion_desired;
     answer.metadata.authoritative = true;
@@ -568,7 +585,7 @@ fn answer(query: &Message, records: &HashMap<String, Vec<String>>) -> Message {
         None => answer.metadata.response_code = ResponseCode::NXDomain,
     }
     answer.add_query(question);
-    answer
+    Some(answer)
 }
 
 /// A relay on loopback.
