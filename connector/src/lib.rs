@@ -25,7 +25,6 @@ pub mod policy;
 pub mod register;
 mod reload;
 mod resolve;
-mod screen;
 mod service;
 mod stream;
 

@@ -9,9 +9,7 @@ use std::{
     str::FromStr,
 };
 
-use adit_wire::{EndpointId, Host, HostPort, ParseEndpointIdError, ParseHostError};
-
-use crate::screen;
+use adit_wire::{EndpointId, Host, HostPort, ParseEndpointIdError, ParseHostError, is_local};
 
 /// A Unix socket path must fit `sockaddr_un.sun_path` with its final zero
 /// (unix(7)); for an abstract name the leading zero counts instead.
@@ -251,7 +249,7 @@ impl Targets {
                 && entry.port == addr.port()
                 && entry.pattern == Pattern::Exact(addr.ip().into())
         };
-        !screen::is_local(addr.ip()) || self.0.iter().any(literal)
+        !is_local(addr.ip()) || self.0.iter().any(literal)
     }
 }
 

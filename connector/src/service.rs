@@ -86,6 +86,20 @@ pub(crate) async fn reach(
     resolver: &Resolver,
     deadline: Instant,
 ) -> Result<(Socket, Option<SocketAddr>), ReachError> {
+    reach_by(connect_tcp, grant, targets, resolver, deadline).await
+}
+
+/// As [`reach`], by another `connect`: tests record where it would go.
+async fn reach_by<F>(
+    connect: impl Fn(SocketAddr) -> F,
+    grant: &Grant,
+    targets: &Targets,
+    resolver: &Resolver,
+    deadline: Instant,
+) -> Result<(Socket, Option<SocketAddr>), ReachError>
+where
+    F: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
     match &grant.service {
         Service::Unix(path) => {
             let stream = until(&grant.service, deadline, || connect_unix(path)).await?;
@@ -104,7 +118,7 @@ pub(crate) async fn reach(
                 }
             }
             interleave(&mut found);
-            let (stream, addr) = until(&grant.service, deadline, || race(&found)).await?;
+            let (stream, addr) = until(&grant.service, deadline, || race(&connect, &found)).await?;
             Ok((Socket(Arc::new(Kind::Tcp(stream))), Some(addr)))
         }
     }
@@ -160,13 +174,19 @@ fn is_no_room(error: &io::Error) -> bool {
 
 /// The first address that answers, each with a head start over the next; a
 /// refusal starts the next at once (RFC 8305, section 5).
-async fn race(addrs: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+async fn race<F>(
+    connect: impl Fn(SocketAddr) -> F,
+    addrs: &[SocketAddr],
+) -> io::Result<(TcpStream, SocketAddr)>
+where
+    F: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
     let mut rest = addrs.iter().copied();
     let mut running = FuturesUnordered::new();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
         match rest.next() {
-            Some(addr) => running.push(connect_tcp(addr)),
+            Some(addr) => running.push(connect(addr)),
             None if running.is_empty() => return Err(last),
             None => {}
         }
@@ -297,27 +317,4 @@ impl Local for Socket {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn families_take_turns() {
-        let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let mut addrs = vec![
-            parse("[::1]:1"),
-            parse("[::2]:1"),
-            parse("[::3]:1"),
-            parse("1.1.1.1:1"),
-        ];
-        interleave(&mut addrs);
-        assert_eq!(
-            addrs,
-            [
-                parse("[::1]:1"),
-                parse("1.1.1.1:1"),
-                parse("[::2]:1"),
-                parse("[::3]:1")
-            ]
-        );
-    }
-}
+mod tests;

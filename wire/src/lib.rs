@@ -23,6 +23,7 @@ pub mod connect;
 mod endpoint_id;
 mod error_class;
 mod host;
+mod local;
 pub mod preface;
 mod proto;
 mod target;
@@ -31,6 +32,7 @@ mod verdict;
 pub use endpoint_id::{EndpointId, ParseEndpointIdError};
 pub use error_class::{ErrorClass, ParseErrorClassError};
 pub use host::{Host, HostPort, ParseHostError};
+pub use local::is_local;
 pub use target::{MAX_CONNECTORS, MAX_DEADLINE, Protocol, Target, TargetError, Tls};
 pub use verdict::{Connected, MAX_VERDICT_LEN, Path, Refusal, Verdict, VerdictError};
 

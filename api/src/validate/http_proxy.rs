@@ -1,8 +1,8 @@
 //! Rules of HTTPProxy.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
-use adit_wire::Host;
+use adit_wire::{Host, is_local};
 
 use super::{Checker, Scope, route, text};
 use crate::{
@@ -192,23 +192,30 @@ fn connector_reference(at: &mut Checker<'_>, reference: &ConnectorReference) {
 /// decides about its network; without one the gateway's network is meant.
 fn address(at: &mut Checker<'_>, endpoint: &Endpoint, behind_connector: bool, scope: Scope) {
     let (loopback, never) = match &endpoint.address.host {
-        Host::Name(name) => (name == "localhost" || name.ends_with(".localhost"), false),
-        Host::Ip(IpAddr::V4(ip)) => (
-            ip.is_loopback(),
-            ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_link_local(),
-        ),
-        Host::Ip(IpAddr::V6(ip)) => (
-            ip.is_loopback(),
-            ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
-        ),
+        Host::Name(name) => (is_loopback_name(name), false),
+        Host::Ip(ip) => (ip.is_loopback(), !ip.is_loopback() && is_local(*ip)),
     };
     if never {
-        at.invalid("an unspecified, multicast or link-local address is no backend");
+        at.invalid(
+            "an unspecified, multicast, link-local or metadata address is no backend, however it is written",
+        );
     } else if loopback && !behind_connector && scope == Scope::Shared {
         at.invalid(
             "the gateway's own loopback is no backend; name the connector beside the service",
         );
     }
+}
+
+/// RFC 6761, section 6.3, and what hosts files of Debian and Fedora say beside it.
+fn is_loopback_name(name: &str) -> bool {
+    const OTHERS: [&str; 5] = [
+        "ip6-localhost",
+        "ip6-loopback",
+        "localhost4",
+        "localhost6",
+        "localhost.localdomain",
+    ];
+    name == "localhost" || name.ends_with(".localhost") || OTHERS.contains(&name)
 }
 
 fn tls(at: &mut Checker<'_>, backend: &Backend, endpoint: &Endpoint) {
@@ -391,6 +398,101 @@ mod tests {
             ),
         ] {
             assert_eq!(check(spec.clone(), Scope::Shared), [path], "{spec}");
+        }
+    }
+
+    /// Server-side request forgery: what a gateway that many share must not be
+    /// made to ask, in every spelling that some resolver takes for an address.
+    #[test]
+    fn no_spelling_leads_to_the_gateways_own_neighbourhood() {
+        let path = |endpoint: &str, behind: bool, scope| {
+            let mut backend = json!({"endpoint": endpoint});
+            if behind {
+                backend["connector"] = json!({"name": "c"});
+            }
+            check(rule_with(json!({"backends": [backend]})), scope)
+        };
+        let refused = ["spec.rules[0].backends[0].endpoint"];
+        // Nowhere, for nobody: metadata, link-local, unspecified, multicast, and
+        // what is no address in its usual form.
+        for host in [
+            "169.254.169.254",
+            "169.254.170.2",
+            "168.63.129.16",
+            "100.100.100.200",
+            "[fd00:ec2::254]",
+            "[fe80::1]",
+            "[fe80::1%25eth0]",
+            "[::ffff:169.254.169.254]",
+            "[::ffff:a9fe:a9fe]",
+            "[::169.254.169.254]",
+            "[64:ff9b::169.254.169.254]",
+            "[64:ff9b::7f00:1]",
+            "[2002:a9fe:a9fe::]",
+            "[::127.0.0.1]",
+            "0.0.0.0",
+            "0.0.0.1",
+            "[::]",
+            "[::ffff:0.0.0.0]",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "[ff02::1]",
+            "2130706433",
+            "2852039166",
+            "0x7f000001",
+            "0x7f.0.0.1",
+            "0177.0.0.1",
+            "017700000001",
+            "127.1",
+            "127.0.1",
+            "127.0.0.1.",
+            "127.0.0.1..",
+            "0",
+            "0x0",
+            "169.254.43518",
+            "%31%32%37.0.0.1",
+            "127%2e0%2e0%2e1",
+            "user@127.0.0.1",
+            "127.0.0.1#@shop.example",
+            "127.0.0.1\\@shop.example",
+            "\u{2460}\u{2461}\u{2466}.0.0.1",
+            "127\u{3002}0\u{3002}0\u{3002}1",
+            "local\u{ad}host",
+        ] {
+            for scope in [Scope::Shared, Scope::Standalone] {
+                for behind in [false, true] {
+                    let found = path(&format!("http://{host}:80"), behind, scope);
+                    assert_eq!(found, refused, "{host}, behind a connector: {behind}");
+                }
+            }
+        }
+        // The gateway's own loopback: for its operator alone. Behind a connector
+        // it is the device's, and the device's list decides.
+        for host in [
+            "127.0.0.1",
+            "127.8.9.10",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
+            "ip6-localhost",
+            "localhost.localdomain",
+        ] {
+            let endpoint = format!("http://{host}:80");
+            assert_eq!(path(&endpoint, false, Scope::Shared), refused, "{host}");
+            for (behind, scope) in [(true, Scope::Shared), (false, Scope::Standalone)] {
+                assert_eq!(path(&endpoint, behind, scope), [""; 0], "{host}");
+            }
+        }
+        // The table can only fail if others pass.
+        for host in ["10.0.0.1", "192.0.2.1", "[fd12::1]", "shop.internal"] {
+            let found = path(&format!("http://{host}:80"), false, Scope::Shared);
+            assert_eq!(found, [""; 0], "{host}");
         }
     }
 

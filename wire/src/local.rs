@@ -1,9 +1,8 @@
-//! Addresses that a wildcard target must never lead to.
+//! Addresses that mean "here", or what trusts whoever asks from here.
 //!
-//! A name under a wildcard is chosen by whoever runs its DNS zone: it may
-//! point at this machine, or at what trusts this machine because of where it
-//! stands. Private networks are not on the list: they are what a wildcard is
-//! usually for.
+//! A connector's wildcard must not lead to them: whoever runs a name's DNS zone
+//! chooses where it points. A gateway that many share must not send to its own.
+//! Private networks are not on the list: they are what tunnels are for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +17,7 @@ const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
 
 /// Whether an address is this machine, a link-local one, metadata, or none
 /// that a connection can be made to.
-pub(crate) fn is_local(ip: IpAddr) -> bool {
+pub fn is_local(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => is_local_v4(ip),
         IpAddr::V6(ip) => is_local_v6(ip),
