@@ -1,6 +1,9 @@
 //! What is wrong, and where a person finds it.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt::{self, Write as _},
+    path::PathBuf,
+};
 
 use adit_api::{Problem, Severity};
 
@@ -44,6 +47,7 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = OneLine(f);
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
@@ -55,5 +59,45 @@ impl fmt::Display for Diagnostic {
             write!(f, "{}: ", self.problem.path)?;
         }
         write!(f, "{} ({})", self.problem.message, self.problem.reason)
+    }
+}
+
+/// Escapes control characters: a message repeats what stands in the file, and
+/// that must not forge another line or colour a terminal.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if c.is_control() {
+                write!(self.0, "{}", c.escape_default())?;
+            } else {
+                self.0.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_api::Reason;
+
+    use super::*;
+
+    #[test]
+    fn what_stands_in_a_file_forges_no_second_line() {
+        let diagnostic = Diagnostic {
+            place: Some(Place {
+                file: "a\nb.yaml".into(),
+                line: 7,
+            }),
+            object: None,
+            problem: Problem::error("spec", Reason::Invalid, "kind \r\n\u{1b}[31m\u{e4}"),
+        };
+        assert_eq!(
+            diagnostic.to_string(),
+            "a\\nb.yaml:7: error: spec: kind \\r\\n\\u{1b}[31m\u{e4} (Invalid)"
+        );
     }
 }

@@ -85,11 +85,6 @@ impl<'a> Index<'a> {
     }
 }
 
-/// [`Permits::allows`] for one target.
-pub fn permits(snapshot: &Snapshot, options: &Options, namespace: &str, target: &Target) -> bool {
-    Permits::of(snapshot, options).allows(namespace, target)
-}
-
 impl<'a> Permits<'a> {
     /// For the connectors of a snapshot.
     pub fn of(snapshot: &'a Snapshot, options: &Options) -> Self {

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-pub use index::{Permits, permits};
+pub use index::Permits;
 
 use index::Index;
 

@@ -26,9 +26,11 @@ const RETRIES: u32 = 1_000;
 pub(super) const VERDICT_GRACE: Duration = Duration::from_secs(1);
 /// Towards plain backends.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Below the keep-alive of common servers (Node.js 5 s), so that a request
-/// does not meet a connection that the service is just closing.
-const IDLE_HTTP1: &str = "4s";
+/// Below the keep-alive of servers, so that a request does not meet a connection
+/// that the service is just closing: Envoy may send no POST twice. Both times run
+/// from the answer, but at either end of the path, so a round trip must fit
+/// between: 500 ms to servers with 1 s (Gunicorn has 2 s, Node.js 5 s).
+const IDLE_HTTP1: &str = "0.5s";
 /// HTTP/2 says GOAWAY before it closes.
 const IDLE_HTTP2: &str = "60s";
 
@@ -209,9 +211,13 @@ pub(super) fn metadata(target: &Target, protocol: UpstreamProtocol) -> Metadata 
         ("datum-target-proto".into(), proto.into()),
         ("name".into(), target.name.clone().into()),
     ]);
-    if protocol == UpstreamProtocol::Bytes {
-        keys.insert("connect".into(), true.into());
-    }
+    let key = match protocol {
+        UpstreamProtocol::Bytes => "connect",
+        // The module has Envoy send a request again whose tunnel was cut before
+        // an answer, if its method is idempotent.
+        UpstreamProtocol::Http1 | UpstreamProtocol::Http2 => "retry",
+    };
+    keys.insert(key.into(), true.into());
     Metadata {
         filter_metadata: BTreeMap::from([(ADIT.into(), keys)]),
     }

@@ -21,7 +21,8 @@ use super::{
     kept::{Change, Key},
     queue::{Outcome, Queue},
     stores::Stores,
-    writer::{WriteError, is_as_written},
+    writer::WriteError,
+    written::is_as_written,
 };
 use crate::emit::gateway::{self, MANAGED_BY, MANAGED_BY_LABEL, TUNNEL_LABEL, UID_LABEL};
 

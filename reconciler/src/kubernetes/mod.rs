@@ -32,6 +32,7 @@ pub mod stores;
 mod sweep;
 mod watch;
 pub mod writer;
+pub mod written;
 
 pub use options::Config;
 pub use run::{RunError, run};

@@ -21,7 +21,8 @@ use super::{
     kept::{Change, Kept},
     queue::{Outcome, Queue},
     stores::Stores,
-    writer::{WriteError, Written},
+    writer::WriteError,
+    written::Written,
 };
 use crate::emit::gateway::{NAMESPACE_LABEL, PROXY_LABEL, UID_LABEL};
 use adit_control::Class;

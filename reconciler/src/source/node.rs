@@ -1,6 +1,6 @@
 //! A YAML document as a tree in which every value knows its line.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -164,9 +164,12 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeValue, A::Error> {
         let mut entries: Vec<(String, u64, Node)> = Vec::new();
+        // Beside the entries, which keep the order of the text: a file may have
+        // a hundred thousand keys, and comparing each with each takes seconds.
+        let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let value = map.next_value::<Node>()?;
-            if entries.iter().any(|(k, _, _)| *k == key.value) {
+            if !seen.insert(key.value.clone()) {
                 return Err(de::Error::custom(format!(
                     "the key {:?} stands here twice",
                     key.value

@@ -137,10 +137,10 @@ fn an_old_target_is_permitted_as_long_as_it_would_be_taken_now() {
     let snapshot = with_connector(vec![simple("http://10.0.0.1:22")]);
     let options = for_gateway();
     let target = compile(&snapshot, &options).model.targets()[0].clone();
-    let allowed = |snapshot: &Snapshot| permits(snapshot, &options, "default", &target);
+    let allowed = |snapshot: &Snapshot| Permits::of(snapshot, &options).allows("default", &target);
     assert!(allowed(&snapshot));
     assert!(
-        !permits(&snapshot, &options, "other", &target),
+        !Permits::of(&snapshot, &options).allows("other", &target),
         "another namespace"
     );
     type Change = fn(&mut Snapshot);

@@ -46,7 +46,7 @@ impl Scene {
         let mut now = self.before.clone();
         now.proxies.clear();
         change(&mut now);
-        permits(&now, &options(), "default", &self.target)
+        Permits::of(&now, &options()).allows("default", &self.target)
     }
 
     fn with(&self, a: adit_api::networking::Connector) -> bool {
@@ -126,7 +126,7 @@ fn a_connector_that_would_not_be_taken_any_more_is_not_reached_either() {
 fn a_connector_of_another_namespace_permits_nothing() {
     let scene = Scene::new();
     let target = &scene.target;
-    assert!(!permits(&scene.before, &options(), "other", target));
+    assert!(!Permits::of(&scene.before, &options()).allows("other", target));
     let elsewhere = |now: &mut Snapshot| {
         now.connectors[0].metadata.namespace = Some("other".into());
         now.advertisements[0].metadata.namespace = Some("other".into());

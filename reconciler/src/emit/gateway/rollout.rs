@@ -21,6 +21,7 @@
 
 mod object;
 mod overlap;
+mod stale;
 mod there;
 
 use std::{
@@ -40,6 +41,7 @@ use super::{Bundle, Place, ROUTE_LABEL, is_ours, verdict};
 
 pub use object::{Kind, Object, Reference};
 pub use overlap::{Specificity, specificity};
+pub use stale::{Stale, stale};
 
 use object::covers;
 use there::There;

@@ -1,8 +1,9 @@
 //! What Envoy Gateway's statuses say of what we wrote.
 //!
 //! Only the controller of a Gateway's class speaks of that Gateway, whatever
-//! its installation calls it; so the Gateway is compared, not the name. A status counts only if it is for the object's current generation: an
-//! older one speaks of what was there before.
+//! its installation calls it; so the Gateway is compared, not the name. A status
+//! counts only if it is for the object's current generation: an older one speaks
+//! of what was there before.
 
 mod backends;
 mod extension;
@@ -270,6 +271,30 @@ pub(super) fn served(route: &HttpRoute) -> bool {
 pub(super) fn current(route: &HttpRoute) -> bool {
     route_condition(route, "Accepted")
         .is_some_and(|c| current_condition(c, route.metadata.generation))
+}
+
+/// What Envoy Gateway says of a Backend of a route that it has not found.
+pub(super) fn unresolved(route: &HttpRoute) -> Option<&Condition> {
+    let missing = |c: &&Condition| c.status != "True" && c.reason == "BackendNotFound";
+    route_condition(route, "ResolvedRefs")
+        .filter(missing)
+        .filter(|c| current_condition(c, route.metadata.generation))
+}
+
+/// Whether Envoy Gateway has found all that a route as it is refers to.
+pub(super) fn resolved(route: &HttpRoute) -> bool {
+    route_condition(route, "ResolvedRefs")
+        .is_some_and(|c| c.status == "True" && current_condition(c, route.metadata.generation))
+}
+
+/// What Envoy Gateway says of a cluster of a policy that it has not found.
+pub(super) fn unfound(policy: &EnvoyPatchPolicy) -> Option<&Condition> {
+    let missing = |c: &&Condition| c.status != "True" && c.reason == "ResourceNotFound";
+    ancestors(policy.status.as_ref())
+        .into_iter()
+        .filter_map(|a| a.condition("Programmed"))
+        .find(missing)
+        .filter(|c| current_condition(c, policy.metadata.generation))
 }
 
 /// Text of others for a message: one line, without control characters, short.

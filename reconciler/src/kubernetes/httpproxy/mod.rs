@@ -32,7 +32,8 @@ use super::{
     ground::{self, Ground, Missing, Wanted},
     kept::Key,
     queue::Outcome,
-    writer::{WriteError, is_as_written},
+    writer::WriteError,
+    written::is_as_written,
 };
 use crate::{
     Kind,
@@ -85,14 +86,13 @@ async fn look(ctx: &Context, gateways: &Gateways, key: &Key) -> Result<Outcome, 
     }
     let (report, result) = program(ctx, gateways, key, &proxy).await;
     let waiting = report.programmed.reason == verdict::Reason::Pending.as_str();
+    let safety = waiting.then_some(SAFETY);
+    let again = report.again.into_iter().chain(safety).min();
     // What went wrong is said even so; what is said is no reason to forget it.
     let published = report.publish(ctx, &proxy).await;
     result?;
     published?;
-    Ok(match waiting {
-        true => Outcome::After(SAFETY),
-        false => Outcome::Done,
-    })
+    Ok(again.map_or(Outcome::Done, Outcome::After))
 }
 
 /// Does what can be done, and says what came of it.
@@ -110,6 +110,7 @@ async fn program(
         connectors: report::connectors(&ctx.stores, proxy),
         addresses: Vec::new(),
         hostnames: Vec::new(),
+        again: None,
     };
     let wanted = match wanted {
         Ok(wanted) if !has_error(&problems) => wanted,
@@ -207,6 +208,7 @@ async fn place(
         false => gateways.forget(key),
     }
     let progress = rollout::advance(ctx, proxy, &bundles).await?;
+    report.again = progress.again;
     report.programmed = match progress.refused.first() {
         Some(foreign) => Said::no(
             verdict::Reason::Conflict.as_str(),

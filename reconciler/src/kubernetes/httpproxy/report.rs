@@ -1,6 +1,6 @@
 //! What is said of an HTTPProxy: its conditions, addresses and host names.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use adit_api::{
     Problem, ResourceExt as _, Severity,
@@ -51,6 +51,8 @@ pub struct Report {
     pub addresses: Vec<StatusAddress>,
     /// The host names in use.
     pub hostnames: Vec<String>,
+    /// When to look again though nothing has changed; not said to anybody.
+    pub again: Option<Duration>,
 }
 
 impl Said {

@@ -1,15 +1,20 @@
 //! Carries out what [`gateway::rollout`](crate::emit::gateway::rollout) plans.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use adit_api::{ResourceExt as _, envoy_gateway::EnvoyPatchPolicy, networking::HttpProxy};
 use adit_wire::Target;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     compile,
     emit::gateway::{
         Bundle, Place, ROUTE_LABEL, is_ours, patched_targets,
-        rollout::{self, Kind, Object, Observed, Plan, Reference},
+        rollout::{self, Kind, Object, Observed, Plan, Reference, Stale},
     },
     kubernetes::{
         context::Context,
@@ -17,7 +22,8 @@ use crate::{
         httpproxy::view,
         kept::{Kept, Key},
         stores::Stores,
-        writer::{WriteError, Writer, Written},
+        writer::{WriteError, Writer},
+        written::Written,
     },
 };
 
@@ -31,6 +37,8 @@ pub struct Progress {
     pub refused: Vec<Reference>,
     /// What the next step waits for; `None` when all is as wanted.
     pub waiting: Option<String>,
+    /// When to look again though nothing has changed.
+    pub again: Option<Duration>,
 }
 
 /// All that is there of an HTTPProxy.
@@ -79,12 +87,23 @@ pub async fn advance(
     let namespace = proxy.namespace().unwrap_or_default();
     let options = ctx.config.compile();
     let mut progress = Progress::default();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let observed = observed(&ctx.stores, proxy);
-        let offers = std::cell::OnceCell::new();
+        if round == 0 {
+            let stale = rollout::stale(&uid, desired, &observed, Timestamp::now());
+            progress.again = stale.next;
+            if !stale.apply.is_empty() {
+                ask_again(ctx, proxy, stale).await?;
+                continue;
+            }
+        }
+        let (offers, permits) = (OnceCell::new(), OnceCell::new());
         let plan = rollout::plan(&uid, desired, &observed, &|target| {
-            let offers = offers.get_or_init(|| view::offers(&ctx.stores, &namespace));
-            compile::permits(offers, &options, &namespace, target)
+            let permits = permits.get_or_init(|| {
+                let offers = offers.get_or_init(|| view::offers(&ctx.stores, &namespace));
+                compile::Permits::of(offers, &options)
+            });
+            permits.allows(&namespace, target)
         });
         let steps = plan.apply.len() + plan.delete.len();
         for why in &plan.waiting {
@@ -107,24 +126,27 @@ pub async fn advance(
     Ok(progress)
 }
 
+/// Has Envoy Gateway say once more what contradicts what is there.
+async fn ask_again(ctx: &Context, proxy: &HttpProxy, stale: Stale) -> Result<(), WriteError> {
+    for one in &stale.apply {
+        let (kind, place) = (one.object.kind(), one.object.place());
+        let at = format!("{}/{}", place.namespace, place.name);
+        tracing::info!(object = %Key::of(proxy), %kind, at, "Envoy Gateway's status contradicts what is there; asked again");
+    }
+    let plan = Plan {
+        apply: stale.apply,
+        ..Plan::default()
+    };
+    carry_out(ctx, plan).await
+}
+
 /// Removes all that is there of an HTTPProxy which may not be there any more.
 ///
 /// # Errors
 /// When something could not be deleted.
 pub async fn withdraw(ctx: &Context, proxy: &HttpProxy) -> Result<(), WriteError> {
     let uid = proxy.uid().unwrap_or_default();
-    for _ in 0..ROUNDS {
-        let observed = observed(&ctx.stores, proxy);
-        let plan = rollout::plan(&uid, &[], &observed, &|_| false);
-        if plan.apply.is_empty() && plan.delete.is_empty() {
-            break;
-        }
-        carry_out(ctx, plan).await?;
-        if ctx.config.dry_run {
-            break;
-        }
-    }
-    Ok(())
+    take_down(ctx, &uid, || Some(observed(&ctx.stores, proxy))).await
 }
 
 /// Removes, of what is there, what reaches a target that may not be reached any
@@ -135,15 +157,31 @@ pub async fn withdraw(ctx: &Context, proxy: &HttpProxy) -> Result<(), WriteError
 /// When something could not be deleted.
 pub async fn revoke(ctx: &Context, namespace: &str, uid: &str) -> Result<(), WriteError> {
     let options = ctx.config.compile();
-    for _ in 0..ROUNDS {
+    take_down(ctx, uid, || {
         let observed = observed_of(&ctx.stores, namespace, uid);
         if observed.patches.is_empty() {
-            break;
+            return None;
         }
         let offers = view::offers(&ctx.stores, namespace);
         let permits = compile::Permits::of(&offers, &options);
-        let condemned = condemned(observed, &|target| permits.allows(namespace, target));
-        let plan = rollout::plan(uid, &[], &condemned, &|_| false);
+        let permitted = |target: &Target| permits.allows(namespace, target);
+        Some(condemned(observed, &permitted))
+    })
+    .await
+}
+
+/// Removes what `doomed` finds, step by step, until it finds nothing or no step
+/// is left.
+async fn take_down(
+    ctx: &Context,
+    uid: &str,
+    doomed: impl Fn() -> Option<Observed>,
+) -> Result<(), WriteError> {
+    for _ in 0..ROUNDS {
+        let Some(observed) = doomed() else {
+            break;
+        };
+        let plan = rollout::plan(uid, &[], &observed, &|_| false);
         if plan.apply.is_empty() && plan.delete.is_empty() {
             break;
         }

@@ -26,7 +26,7 @@ use crate::{
         options::Config,
         queue::Queue,
         stores::Stores,
-        writer::Written,
+        written::Written,
     },
 };
 

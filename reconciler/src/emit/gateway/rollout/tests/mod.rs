@@ -7,6 +7,7 @@
 
 mod guards;
 mod scenes;
+mod stale;
 pub(in super::super) mod statuses;
 mod world;
 
