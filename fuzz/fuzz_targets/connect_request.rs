@@ -1,7 +1,7 @@
-//! See `connect_request` in ../bodies.rs.
+//! See `connect_request` in ../bodies/wire.rs.
 #![no_main]
 
-#[path = "../bodies.rs"]
+#[path = "../bodies/wire.rs"]
 #[allow(dead_code, reason = "each target runs one body")]
 mod bodies;
 

@@ -1,7 +1,7 @@
-//! See `roundtrip` in ../bodies.rs.
+//! See `roundtrip` in ../bodies/wire.rs.
 #![no_main]
 
-#[path = "../bodies.rs"]
+#[path = "../bodies/wire.rs"]
 #[allow(dead_code, reason = "each target runs one body")]
 mod bodies;
 

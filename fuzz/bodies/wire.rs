@@ -1,5 +1,5 @@
-//! What must hold for any bytes: shared by the fuzz targets and by
-//! `wire/tests/fuzz_seeded.rs`.
+//! What must hold of the wire's decoders for any bytes: shared by the fuzz targets
+//! and by `wire/tests/fuzz_seeded.rs`.
 //!
 //! Of each decoder:
 //! * it does not panic, and never claims more bytes than it got;
