@@ -12,6 +12,7 @@ use adit_api::{ConnectorHint, DialerState};
 use adit_wire::{Protocol, Target, Verdict, preface::Preface};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -83,6 +84,22 @@ impl Dialer {
             }
         })
         .await
+    }
+
+    /// Connects to its socket until the backlog is full. It must not accept:
+    /// stop it before.
+    pub fn fill_backlog(&self) -> Result<Vec<Socket>> {
+        let addr = SockAddr::unix(&self.socket)?;
+        let mut crowd = Vec::new();
+        loop {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            client.set_nonblocking(true)?;
+            if client.connect(&addr).is_err() {
+                return Ok(crowd);
+            }
+            crowd.push(client);
+            ensure!(crowd.len() < 16_000, "the backlog has no end");
+        }
     }
 
     /// The command that [`Dialer::start`] runs, for [`Dialer::run`].

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use crate::places;
+
 /// The Envoys every end-to-end test runs on.
 pub const ENVOYS: [&str; 2] = ["1.39.3", "1.40.0"];
 
@@ -74,9 +76,7 @@ fn elsewhere() -> &'static [(String, PathBuf)] {
     static FOUND: OnceLock<Vec<(String, PathBuf)>> = OnceLock::new();
     FOUND.get_or_init(|| {
         let named = env::var_os("ENVOY_PATH").map(PathBuf::from);
-        let path = env::var_os("PATH").unwrap_or_default();
-        let on_path = env::split_paths(&path).map(|dir| dir.join("envoy"));
-        let candidates = named.into_iter().chain(on_path);
+        let candidates = named.into_iter().chain(places::on_path("envoy"));
         candidates
             .filter(|path| path.is_file())
             .filter_map(|path| Some((version_of(&path)?, path)))

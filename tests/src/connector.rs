@@ -32,6 +32,8 @@ pub struct Connector {
     pub process: Option<Process>,
     /// The most files it may have open, if that is to be limited.
     pub open_files: Option<u32>,
+    /// Its environment, which is empty otherwise.
+    pub env: Vec<(String, String)>,
     dir: PathBuf,
 }
 
@@ -60,6 +62,7 @@ impl Connector {
             admin: Admin::Unix(admin),
             process: None,
             open_files: None,
+            env: Vec::new(),
             dir: dir.to_owned(),
         })
     }
@@ -78,7 +81,8 @@ impl Connector {
             .arg("connector")
             .arg("-c")
             .arg(self.file())
-            .env_clear();
+            .env_clear()
+            .envs(self.env.iter().cloned());
         if let Some(most) = self.open_files {
             command = with_open_files(&command, most);
         }

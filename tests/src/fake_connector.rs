@@ -73,11 +73,12 @@ impl FakeConnector {
         let task = tokio::spawn(async move {
             let mut tasks = JoinSet::new();
             while let Some(incoming) = endpoint.accept().await {
-                let Ok(connection) = incoming.await else {
-                    continue;
-                };
                 let (treat, counted) = (treat.clone(), counted.clone());
+                // The handshake too: one whose dialer is gone holds up no other.
                 tasks.spawn(async move {
+                    let Ok(connection) = incoming.await else {
+                        return;
+                    };
                     let mut streams = JoinSet::new();
                     while let Ok((send, recv)) = connection.accept_bi().await {
                         let number = counted.fetch_add(1, Ordering::SeqCst);

@@ -1,7 +1,8 @@
 //! `adit run` as a child process: Envoy and dialer from a directory.
 
 use std::{
-    net::SocketAddr,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,6 +27,8 @@ pub struct Settings {
     pub concurrency: u16,
     /// More environment, as `ADIT_RELAY`: it reaches the dialer too.
     pub env: Vec<(String, String)>,
+    /// Where Envoy listens; any free port of loopback if nothing is said.
+    pub listen: SocketAddr,
 }
 
 impl Settings {
@@ -35,6 +38,7 @@ impl Settings {
             version: version.to_owned(),
             concurrency: binaries::concurrency(),
             env: Vec::new(),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
         }
     }
 
@@ -43,6 +47,25 @@ impl Settings {
         self.env.push((name.to_owned(), value.to_string()));
         self
     }
+}
+
+/// A port of loopback that an Envoy which is killed finds free again: it is below
+/// those that the kernel gives to whoever asks for any.
+pub fn steady_port() -> Result<SocketAddr> {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let range = fs::read_to_string(RANGE).context(RANGE)?;
+    let least: u16 = range
+        .split_whitespace()
+        .next()
+        .context(RANGE)?
+        .parse()
+        .context(RANGE)?;
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let port = (0..100)
+        .map(|_| rand::random_range(1024..least))
+        .find(free)
+        .with_context(|| format!("no free port between 1024 and {least}"))?;
+    Ok((Ipv4Addr::LOCALHOST, port).into())
 }
 
 /// A running `adit run`.
@@ -76,7 +99,8 @@ impl Gateway {
             .arg("run")
             .arg("-c")
             .arg(&manifests.dir)
-            .args(["--listen", "127.0.0.1:0"])
+            .arg("--listen")
+            .arg(settings.listen.to_string())
             .arg("--state-dir")
             .arg(&state)
             .arg("--envoy")

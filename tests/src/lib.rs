@@ -11,11 +11,13 @@
 
 pub mod admin;
 pub mod bare;
+pub mod bare_stage;
 pub mod binaries;
 pub mod book;
 pub mod client;
 pub mod collector;
 pub mod connector;
+pub mod debian;
 pub mod dns;
 pub mod envoy;
 pub mod fake_connector;
@@ -29,6 +31,8 @@ pub mod manifests;
 pub mod name_server;
 pub mod observed;
 pub mod pattern;
+#[path = "../../xtask/src/places.rs"]
+mod places;
 pub mod process;
 pub mod prometheus;
 pub mod promql;

@@ -23,7 +23,7 @@ use hickory_server::{
 };
 use tempfile::TempDir;
 
-use crate::{kube::programs::cache, process::Process};
+use crate::{places, process::Process};
 
 /// The zone that every server has.
 pub const ZONE: &str = "adit.test";
@@ -63,15 +63,12 @@ impl Software {
 
     /// The program and the folder it was unpacked in, if it is not installed.
     fn find(self) -> Option<(PathBuf, Option<PathBuf>)> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let installed = env::split_paths(&path)
-            .chain(["/usr/sbin".into()])
-            .map(|dir| dir.join(self.program()))
-            .find(|file| file.is_file());
-        if let Some(file) = installed {
+        let system = Path::new("/usr/sbin").join(self.program());
+        let mut installed = places::on_path(self.program()).chain([system]);
+        if let Some(file) = installed.find(|file| file.is_file()) {
             return Some((file, None));
         }
-        let unpacked = fs::read_dir(cache::base().ok()?.join("dns")).ok()?;
+        let unpacked = fs::read_dir(places::base().ok()?.join("dns")).ok()?;
         unpacked
             .filter_map(|entry| Some(entry.ok()?.path()))
             .map(|root| (root.join("usr/sbin").join(self.program()), Some(root)))

@@ -23,7 +23,7 @@ use url::form_urlencoded;
 
 use crate::{
     admin::Admin,
-    kube::programs::cache,
+    debian,
     process::{Process, until},
 };
 
@@ -59,7 +59,7 @@ struct Door {
 /// Whether Prometheus is there. When it is not, the test is left out, and says
 /// so.
 pub fn is_there() -> bool {
-    if find("prometheus").is_some() && find("promtool").is_some() {
+    if program("prometheus").is_some() && program("promtool").is_some() {
         return true;
     }
     let what = "prometheus and promtool are neither on PATH nor unpacked (cargo xtask prometheus)";
@@ -73,21 +73,15 @@ pub fn is_there() -> bool {
 
 /// Runs promtool.
 pub fn promtool(arguments: &[&str]) -> Result<Output> {
-    let mut command = Command::new(find("promtool").context("promtool")?);
+    let mut command = Command::new(program("promtool").context("promtool")?);
     command
         .args(arguments)
         .output()
         .with_context(|| format!("promtool {arguments:?}"))
 }
 
-fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let base = cache::base().ok();
-    let unpacked = base.map(|base| base.join("prometheus/debian/usr/bin"));
-    env::split_paths(&path)
-        .chain(unpacked)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
+fn program(name: &str) -> Option<PathBuf> {
+    debian::find(name, "prometheus")
 }
 
 impl Job {
@@ -150,7 +144,7 @@ impl Prometheus {
 
     async fn try_start(dir: &Path, config: &Path) -> Result<(Process, Admin)> {
         let addr = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let mut command = Command::new(find("prometheus").context("prometheus")?);
+        let mut command = Command::new(program("prometheus").context("prometheus")?);
         let flag = |name: &str, value: &Path| format!("--{name}={}", value.display());
         command
             .arg(flag("config.file", config))

@@ -108,6 +108,7 @@ impl Plan {
             echo,
             dialer,
             targets,
+            relay: self.relay,
             dir,
         })
     }
@@ -127,6 +128,8 @@ pub struct Stage {
     pub dialer: Key,
     /// What the connector serves.
     pub targets: Vec<String>,
+    /// The home relay of the connector's manifest.
+    pub relay: Option<String>,
     /// Where everything is.
     pub dir: TempDir,
 }
@@ -144,7 +147,8 @@ impl Stage {
 
     /// Writes the Connector's manifest anew, with these addresses.
     pub fn hint(&self, addresses: &[SocketAddr]) -> Result<()> {
-        write_connector(&self.gateway.manifests, &self.connector, None, addresses)
+        let relay = self.relay.as_deref();
+        write_connector(&self.gateway.manifests, &self.connector, relay, addresses)
     }
 
     /// Adds a host that goes through another connector.

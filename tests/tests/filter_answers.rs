@@ -36,13 +36,14 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 on_each_envoy!(
     every_class_reaches_every_kind_of_client_in_its_form,
     a_dialer_that_is_absent_silent_or_full_is_told_apart_and_not_shown,
     what_envoy_answers_for_its_own_reasons_stays_its_own,
     a_retry_that_connects_leaves_no_trace_of_the_refusal,
+    connectors_that_were_off_a_moment_ago_are_asked_once,
     a_page_of_ones_own_is_shown_and_a_route_may_have_another,
 );
 
@@ -222,28 +223,79 @@ async fn what_envoy_answers_for_its_own_reasons_stays_its_own(version: &str) -> 
     Ok(())
 }
 
-async fn a_retry_that_connects_leaves_no_trace_of_the_refusal(version: &str) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let socket = dir.path().join("dialer.sock");
-    let web = HttpService::start()?;
+/// A dialer that decides by a connection's number whether it reaches the service.
+fn dialer_before(
+    web: &HttpService,
+    socket: &Path,
+    decide: fn(usize) -> Result<(), ErrorClass>,
+) -> Result<FakeDialer> {
     let service = web.addr;
-    let dialer = FakeDialer::start(&socket, move |opened| async move {
-        match opened.number {
-            0 => opened.refuse(ErrorClass::Refused).await,
-            _ => opened.join(service).await,
+    FakeDialer::start(socket, move |opened| async move {
+        match decide(opened.number) {
+            Ok(()) => opened.join(service).await,
+            Err(class) => opened.refuse(class).await,
         }
-    })?;
-    let module = binaries::module()?;
-    let mut host = stage::host("a");
+    })
+}
+
+/// A host whose route retries as Adit's do, and sooner.
+fn host_with_retries(name: &str) -> Value {
+    let mut host = stage::host(name);
     host["routes"][1]["route"]["retry_policy"] = json!({
         "retry_on": "connect-failure", "num_retries": 2,
         "retry_back_off": {"base_interval": "0.001s"},
     });
+    host
+}
+
+async fn a_retry_that_connects_leaves_no_trace_of_the_refusal(version: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("dialer.sock");
+    let web = HttpService::start()?;
+    let dialer = dialer_before(&web, &socket, |number| match number {
+        0 => Err(ErrorClass::Refused),
+        _ => Ok(()),
+    })?;
+    let module = binaries::module()?;
+    let host = host_with_retries("a");
     let clusters = [stage::cluster(&module, "a", &socket, &target("a"), false)];
     let (_envoy, addr) = start(version, dir.path(), &[host], &clusters).await?;
     let mut client = Client::http1(addr, "a.test").await?;
     patiently("a POST", client.upload(5, 300_000)).await?;
     assert_eq!(dialer.opened(), 2);
+    Ok(())
+}
+
+/// Three tries of Envoy's are one while the dialer's last word was "offline", on
+/// the routes that Adit writes. On another, a cluster may have hosts that are
+/// none of Adit's.
+async fn connectors_that_were_off_a_moment_ago_are_asked_once(version: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("dialer.sock");
+    let web = HttpService::start()?;
+    let dialer = dialer_before(&web, &socket, |number| match number {
+        4 => Ok(()),
+        _ => Err(ErrorClass::Offline),
+    })?;
+    let module = binaries::module()?;
+    let [mut ours, other] = ["ours", "other"].map(host_with_retries);
+    ours["routes"][1]["metadata"]["filter_metadata"]["adit"]["retry"] = json!(true);
+    let clusters =
+        ["ours", "other"].map(|n| stage::cluster(&module, n, &socket, &target(n), false));
+    let (_envoy, addr) = start(version, dir.path(), &[ours, other], &clusters).await?;
+    let asked = async |host: &str, status| {
+        let before = dialer.opened();
+        // No answer may come through a connection that stands.
+        let mut client = Client::http1(addr, &format!("{host}.test")).await?;
+        let answer = patiently(host, client.get("/echo")).await?;
+        assert_eq!(answer.status, status, "{host}");
+        anyhow::Ok(dialer.opened() - before)
+    };
+    assert_eq!(asked("ours", 503).await?, 3);
+    assert_eq!(asked("ours", 503).await?, 1);
+    assert_eq!(asked("ours", 200).await?, 1);
+    assert_eq!(asked("other", 503).await?, 3);
+    assert_eq!(asked("other", 503).await?, 3);
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 //! | target | each way to name none or two; by the route, by the cluster, by a route chosen late |
 //! | CONNECT, UDP | refused but where it is offered, and to the target's port |
 //! | headers, trailers | reserved ones go, on routes of ours only |
-//! | metrics, access log | outcome, name, target |
+//! | metrics, access log | outcome, name, target; also of a client that leaves |
 
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +30,10 @@ use http::{HeaderMap, Method};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
+use tokio::{
+    io::{self, AsyncReadExt as _},
+    sync::Notify,
+};
 
 on_each_envoy!(
     a_route_without_a_valid_target_is_misconfigured,
@@ -268,22 +272,38 @@ async fn requests_are_counted_and_named_in_the_access_log(version: &str) -> Resu
     let socket = dir.path().join("dialer.sock");
     let web = HttpService::start()?;
     let service = web.addr;
-    let _dialer = FakeDialer::start(&socket, move |opened| async move {
-        match opened.target.name.as_str() {
-            "off" => opened.refuse(ErrorClass::Offline).await,
-            _ => opened.join(service).await,
+    let asked = Arc::new(Notify::new());
+    let told = asked.clone();
+    let _dialer = FakeDialer::start(&socket, move |mut opened| {
+        let told = told.clone();
+        async move {
+            match opened.target.name.as_str() {
+                "off" => opened.refuse(ErrorClass::Offline).await,
+                "left" => {
+                    opened.accept().await?;
+                    let mut request = [0; 1];
+                    opened.stream.read_exact(&mut request).await?;
+                    told.notify_one();
+                    // No answer, until Envoy has enough.
+                    io::copy(&mut opened.stream, &mut io::sink()).await?;
+                    Ok(())
+                }
+                _ => opened.join(service).await,
+            }
         }
     })?;
     let module = binaries::module()?;
     let hosts = [
         stage::host("on"),
         stage::host("off"),
+        stage::host("left"),
         bare_host("plain", "plain", None),
         bare_host("wrong", "on", Some(json!({"name": "wrong"}))),
     ];
     let clusters = [
         stage::cluster(&module, "on", &socket, &target("on"), false),
         stage::cluster(&module, "off", &socket, &target("off"), false),
+        stage::cluster(&module, "left", &socket, &target("left"), false),
         envoy::tcp_cluster("plain", web.addr, false),
     ];
     let (mut envoy, addr) = start(version, dir.path(), &hosts, &clusters).await?;
@@ -293,7 +313,21 @@ async fn requests_are_counted_and_named_in_the_access_log(version: &str) -> Resu
             patiently(host, client.get("/echo")).await?;
         }
     }
-    for (outcome, expected) in [("answered", 3), ("offline", 2), ("misconfigured", 1)] {
+    let mut client = Client::http1(addr, "left.test").await?;
+    let until_asked = async {
+        tokio::select! {
+            answer = client.get("/echo") => anyhow::bail!("nobody answered: {answer:?}"),
+            () = asked.notified() => Ok(()),
+        }
+    };
+    patiently("a request for the client that leaves", until_asked).await?;
+    drop(client);
+    for (outcome, expected) in [
+        ("answered", 3),
+        ("offline", 2),
+        ("misconfigured", 1),
+        ("no_answer", 1),
+    ] {
         let name = format!("adit.requests_total.outcome.{outcome}");
         process::until(&name, async || {
             (envoy.stat(&name).await.ok()? == expected).then_some(())
@@ -332,6 +366,10 @@ async fn requests_are_counted_and_named_in_the_access_log(version: &str) -> Resu
     assert_eq!(
         metadata("off"),
         json!({"name": "off", "target": "svc.test:7777", "connector": id, "error": "offline"})
+    );
+    assert_eq!(
+        metadata("left"),
+        json!({"name": "left", "target": "svc.test:7777", "connector": id})
     );
     assert_eq!(
         metadata("wrong"),

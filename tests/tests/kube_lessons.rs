@@ -12,6 +12,7 @@
 //! | a connector that came online was not used until something else changed | [`away`] |
 //! | an object that was deleted and made again never got a status | [`changes`] |
 //! | a change that was taken back met the statuses of what had had its names | [`taken_back`] |
+//! | a status that turned back within milliseconds stayed wrong | [`stale`] |
 //! | what TLS to the service had needed stayed when it went | [`changes`] |
 //! | a burst of conflicting writes was followed by minutes of silence | [`changes`] |
 //! | CONNECT for a whole Gateway turned other routes into 404 | [`changes`] |
@@ -28,6 +29,8 @@ mod ground;
 mod listeners;
 #[path = "kube_lessons/names.rs"]
 mod names;
+#[path = "kube_lessons/stale.rs"]
+mod stale;
 #[path = "kube_lessons/stored.rs"]
 mod stored;
 #[path = "kube_lessons/taken_back.rs"]
@@ -37,7 +40,9 @@ mod theirs;
 
 use adit_tests::on_the_stack;
 
-use self::{away::*, changes::*, listeners::*, names::*, stored::*, taken_back::*, theirs::*};
+use self::{
+    away::*, changes::*, listeners::*, names::*, stale::*, stored::*, taken_back::*, theirs::*,
+};
 
 on_the_stack!(
     two_services_called_localhost_and_one_host_name_twice_stop_nobody,
@@ -53,6 +58,7 @@ on_the_stack!(
     tls_to_the_service_comes_and_goes_without_a_trace,
     conflicting_writes_delay_nobody_for_long,
     beside_connect_everything_else_is_served,
+    a_status_that_was_left_wrong_is_asked_for_again,
     what_agents_have_always_written_is_taken,
     a_stored_object_that_breaks_a_later_rule_can_still_be_changed_elsewhere,
 );

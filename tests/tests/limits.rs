@@ -9,25 +9,20 @@
 //! | open files of dialer and connector (256) | 400 tunnels at once, then one |
 //! | the socket's backlog | a request while it is full, one after |
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::time::Duration;
 
 use adit_tests::{
     bare::{self, Dialer, Route},
+    bare_stage::{BareStage, Setup},
     client::{
         connect::{self, Http2},
         http::get,
         patiently,
     },
-    connector::Connector,
-    envoy::Envoy,
     fake_connector::{Asked, FakeConnector},
     keys::Key,
     on_each_envoy,
-    process::{raise_open_files, until, with_open_files},
-    services::{
-        http::HttpService,
-        tcp::{Manner, TcpService},
-    },
+    process::{raise_open_files, until},
 };
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
@@ -74,64 +69,13 @@ async fn of_thirty_parallel_requests_with_one_dial_in_ten_delayed_none_fails(
     join_all(asked).await.into_iter().collect::<Result<_>>()
 }
 
-/// A connector before an echo and a web service, a dialer, and Envoy.
-struct Bench {
-    addr: SocketAddr,
-    echo: TcpService,
-    dialer: Dialer,
-    edge: Connector,
-    _envoy: Envoy,
-    _web: HttpService,
-}
-
-async fn bench(
-    version: &str,
-    dir: &Path,
-    flags: &[&str],
-    open_files: Option<u32>,
-) -> Result<Bench> {
-    let echo = TcpService::start(Manner::Echo)?;
-    let web = HttpService::start()?;
-    let key = Key::new(dir, "dialer")?;
-    let targets = [echo.addr.to_string(), web.addr.to_string()];
-    let mut edge = Connector::new(dir, "edge", &[&key.id], &targets)?;
-    edge.open_files = open_files;
-    edge.start().await?;
-    let hints = [(edge.key.id.as_str(), edge.bound().await?[0])];
-    let mut command = Dialer::command(dir, &key, &hints)?;
-    command.args(flags);
-    if let Some(most) = open_files {
-        command = with_open_files(&command, most);
-    }
-    let dialer = Dialer::run(dir, command).await?;
-    let route = |name, service: SocketAddr, connect| {
-        anyhow::Ok(Route {
-            name,
-            target: bare::target(&[&edge.key.id], &service.to_string(), DEADLINE)?,
-            h2: false,
-            connect,
-        })
-    };
-    let routes = [
-        route("echo", echo.addr, true)?,
-        route("web", web.addr, false)?,
-    ];
-    let envoy = bare::envoy(version, dir, &dialer.socket, &routes).await?;
-    Ok(Bench {
-        addr: envoy.listener("main").await?,
-        echo,
-        dialer,
-        edge,
-        _envoy: envoy,
-        _web: web,
-    })
-}
-
 async fn of_thirty_parallel_tunnels_over_a_limit_of_three_none_fails(version: &str) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let flags = ["--max-streams-per-connector", "3"];
-    let bench = bench(version, dir.path(), &flags, None).await?;
-    let authority = format!("echo.test:{}", bench.echo.addr.port());
+    let setup = Setup {
+        flags: &["--max-streams-per-connector", "3"],
+        ..Setup::default()
+    };
+    let bench = BareStage::start(version, setup).await?;
+    let authority = bench.echo_authority();
     let (addr, authority) = (bench.addr, authority.as_str());
     let asked = (0..30).map(|i| async move {
         patiently("a tunnel", async {
@@ -153,9 +97,11 @@ async fn of_thirty_parallel_requests_with_one_in_ten_over_the_limit_none_fails(
 ) -> Result<()> {
     // Not fewer: a pooled connection holds its place while it is idle, and each
     // of Envoy's workers has a pool of its own, so one could take every place.
-    let dir = tempfile::tempdir()?;
-    let flags = ["--max-streams-per-connector", "27"];
-    let bench = bench(version, dir.path(), &flags, None).await?;
+    let setup = Setup {
+        flags: &["--max-streams-per-connector", "27"],
+        ..Setup::default()
+    };
+    let bench = BareStage::start(version, setup).await?;
     let addr = bench.addr;
     let asked = (0..30).map(|i| async move {
         let answer = patiently("an answer", get(addr, "web.test", "/slow?ms=50")).await?;
@@ -169,25 +115,15 @@ async fn with_256_open_files_what_does_not_fit_fails_and_the_rest_works(
     version: &str,
 ) -> Result<()> {
     raise_open_files();
-    let dir = tempfile::tempdir()?;
-    let mut bench = bench(version, dir.path(), &[], Some(256)).await?;
-    let authority = format!("echo.test:{}", bench.echo.addr.port());
+    let setup = Setup {
+        open_files: Some(256),
+        ..Setup::default()
+    };
+    let mut bench = BareStage::start(version, setup).await?;
+    let authority = bench.echo_authority();
     let client = Http2::connect(bench.addr).await?;
-    let asked = (0..400).map(|_| async {
-        let Ok(mut tunnel) = client.tunnel(&authority).await else {
-            return Ok(None);
-        };
-        if tunnel.status != 200 {
-            return Ok(None);
-        }
-        tunnel.send("hello").await?;
-        let got = tunnel.read_at_least(5).await?;
-        ensure!(got == b"hello", "the tunnel said {got:?}");
-        Ok(Some(tunnel))
-    });
-    let opened = patiently("400 tunnels", async { Ok(join_all(asked).await) }).await?;
-    let held: Vec<_> = opened.into_iter().collect::<Result<_>>()?;
-    let stand = held.iter().flatten().count();
+    let held = client.crowd(&authority, 400).await?;
+    let stand = held.len();
     println!("{stand} of 400 tunnels stood with 256 open files");
     ensure!(stand >= 20, "only {stand} tunnels stood");
     drop(held);
@@ -205,26 +141,15 @@ async fn with_256_open_files_what_does_not_fit_fails_and_the_rest_works(
 
 async fn a_full_backlog_fails_requests_while_it_lasts_and_no_longer(version: &str) -> Result<()> {
     raise_open_files();
-    let dir = tempfile::tempdir()?;
-    let bench = bench(version, dir.path(), &[], None).await?;
+    let bench = BareStage::start(version, Setup::default()).await?;
     ensure!(get(bench.addr, "web.test", "/echo").await?.status == 200);
     // Stopped, so that nothing is taken out of the backlog; the idle pooled
     // connection of the first request must not be used either.
     bench.dialer.process.signal(Signal::STOP)?;
-    let socket = socket2::SockAddr::unix(&bench.dialer.socket)?;
-    let mut fill = Vec::new();
-    loop {
-        let client = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-        client.set_nonblocking(true)?;
-        if client.connect(&socket).is_err() {
-            break;
-        }
-        fill.push(client);
-        ensure!(fill.len() < 20_000, "the backlog has no end");
-    }
+    let fill = bench.dialer.fill_backlog()?;
     println!("the backlog took {} connections", fill.len());
     ensure!(fill.len() >= 4096, "the backlog is only {}", fill.len());
-    let tunnel = format!("echo.test:{}", bench.echo.addr.port());
+    let tunnel = bench.echo_authority();
     let answer = patiently("an answer", connect::http1(bench.addr, &tunnel, b"")).await?;
     ensure!(answer.status == 503, "{}", answer.head);
     let said = format!("{}{}", answer.head, String::from_utf8_lossy(&answer.early));

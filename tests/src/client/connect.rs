@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use h2::{RecvStream, SendStream, client::SendRequest};
 use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::{
@@ -12,7 +13,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::dial;
+use super::{dial, patiently};
 
 /// A CONNECT over HTTP/1.1.
 pub struct Http1Tunnel {
@@ -134,6 +135,24 @@ impl Http2 {
             send,
             recv,
         })
+    }
+
+    /// Asks for so many tunnels at once; those that stand have echoed a word.
+    pub async fn crowd(&self, authority: &str, count: usize) -> Result<Vec<Http2Tunnel>> {
+        let asked = (0..count).map(|_| async {
+            let Ok(mut tunnel) = self.tunnel(authority).await else {
+                return Ok(None);
+            };
+            if tunnel.status != 200 {
+                return Ok(None);
+            }
+            tunnel.send("hello").await?;
+            let got = tunnel.read_at_least(5).await?;
+            ensure!(got == b"hello", "the tunnel said {got:?}");
+            Ok(Some(tunnel))
+        });
+        let opened = patiently("the tunnels", async { Ok(join_all(asked).await) }).await?;
+        opened.into_iter().filter_map(Result::transpose).collect()
     }
 
     /// Asks for a tunnel and does not wait for the answer.

@@ -132,6 +132,14 @@ impl Client {
         })
     }
 
+    /// Whether the connection stands, as far as is known.
+    pub fn is_open(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http2(sender) => !sender.is_closed(),
+        }
+    }
+
     /// Sends a request and returns as soon as the head of the answer is there.
     pub async fn open(
         &mut self,

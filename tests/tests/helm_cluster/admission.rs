@@ -2,7 +2,7 @@
 
 use adit_tests::{
     helm,
-    kube::{ControlPlane, Kind, Objects, by_hand},
+    kube::{Kind, Objects, by_hand},
     process::until,
 };
 use anyhow::{Context, Result, ensure};
@@ -11,9 +11,7 @@ use serde_json::{Value, json};
 use super::Cluster;
 
 pub async fn only_the_reconciler_may_write_patch_policies() -> Result<()> {
-    adit_tests::kube::enter()?;
-    let plane = ControlPlane::start().await?;
-    let Some(cluster) = Cluster::new(&plane)? else {
+    let Some((plane, cluster)) = Cluster::with_plane().await? else {
         return Ok(());
     };
     let admin = plane.admin().await?;

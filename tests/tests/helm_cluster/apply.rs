@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use adit_tests::{
     helm::{self, Document},
-    kube::{ControlPlane, Kind, Objects, external_dns, objects::condition},
+    kube::{Kind, Objects, external_dns, objects::condition},
 };
 use anyhow::{Context, Result, ensure};
 use kube::{
@@ -18,9 +18,7 @@ use serde_json::{Value, json};
 use super::Cluster;
 
 pub async fn every_rendering_is_taken_by_an_api_server() -> Result<()> {
-    adit_tests::kube::enter()?;
-    let plane = ControlPlane::start().await?;
-    let Some(cluster) = Cluster::new(&plane)? else {
+    let Some((plane, cluster)) = Cluster::with_plane().await? else {
         return Ok(());
     };
     let objects = plane.admin().await?;

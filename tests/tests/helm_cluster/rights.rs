@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 use adit_tests::{
     helm::{self, Document},
     kube::{
-        ControlPlane, Kind, Objects, Write, external_dns,
+        Kind, Objects, Write, external_dns,
         objects::condition,
         pod, reconciler,
         site::{rule, tunnel},
@@ -94,9 +94,7 @@ fn proxy(name: &str, rules: &Value) -> Value {
 }
 
 pub async fn the_reconcilers_rights_are_neither_short_nor_wide() -> Result<()> {
-    adit_tests::kube::enter()?;
-    let plane = ControlPlane::start().await?;
-    let Some(cluster) = Cluster::new(&plane)? else {
+    let Some((plane, cluster)) = Cluster::with_plane().await? else {
         return Ok(());
     };
     let objects = plane.admin().await?;

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use adit_tests::{
     binaries::root,
     helm::{NAMESPACE, text_of, values_of},
-    kube::{ControlPlane, Kind},
+    kube::Kind,
 };
 use anyhow::{Context, Result, ensure};
 
@@ -56,8 +56,7 @@ pub async fn the_last_other_version_is_upgraded() -> Result<()> {
         eprintln!("LEFT OUT: no commit has another chart than this one");
         return Ok(());
     };
-    let plane = ControlPlane::start().await?;
-    let Some(cluster) = Cluster::new(&plane)? else {
+    let Some((plane, cluster)) = Cluster::with_plane().await? else {
         return Ok(());
     };
     let objects = plane.admin().await?;

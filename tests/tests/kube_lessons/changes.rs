@@ -131,15 +131,8 @@ pub async fn tls_to_the_service_comes_and_goes_without_a_trace(stack: &Stack) ->
 /// outlast this test's patience.)
 pub async fn conflicting_writes_delay_nobody_for_long(stack: &Stack) -> Result<()> {
     let mut ground = Ground::start(stack, "conflicts").await?;
-    let other = HttpService::start()?;
-    let targets = json!([ground.web.addr.to_string(), other.addr.to_string()]);
-    ground.agent.set("targets", targets).reconfigure()?;
+    let other = ground.another().await?;
     let site = &ground.site;
-    let port = other.addr.port().to_string();
-    site.until(Kind::CONNECTOR_ADVERTISEMENT, "edge", "both", |a| {
-        a["spec"].to_string().contains(&port)
-    })
-    .await?;
     site.proxy(
         "web",
         "busy.test",

@@ -3,11 +3,12 @@
 use adit_tests::{
     client::http::{Answer, get},
     connector::Connector,
-    kube::{Class, Stack, site::Site},
+    kube::{Class, Kind, Stack, site::Site},
     process::until,
     services::http::HttpService,
 };
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 /// A site with the agent `edge` before one web service.
 pub struct Ground {
@@ -23,6 +24,19 @@ impl Ground {
         let mut agent = site.agent("edge", &[web.addr.to_string()])?;
         agent.start().await?;
         Ok(Self { site, agent, web })
+    }
+
+    /// Another service that the agent serves as well, once that is advertised.
+    pub async fn another(&mut self) -> Result<HttpService> {
+        let other = HttpService::start()?;
+        let targets = json!([self.web.addr.to_string(), other.addr.to_string()]);
+        self.agent.set("targets", targets).reconfigure()?;
+        let port = other.addr.port().to_string();
+        let both = |a: &Value| a["spec"].to_string().contains(&port);
+        self.site
+            .until(Kind::CONNECTOR_ADVERTISEMENT, "edge", "both", both)
+            .await?;
+        Ok(other)
     }
 
     /// The web service as an HTTPProxy names it.

@@ -26,15 +26,8 @@ const ON_THEIR_WAY: usize = 4;
 /// be lost, however far the change had come when it was taken back.
 pub async fn a_change_that_is_taken_back_loses_no_request(stack: &Stack) -> Result<()> {
     let mut ground = Ground::start(stack, "back").await?;
-    let other = HttpService::start()?;
-    let targets = json!([ground.web.addr.to_string(), other.addr.to_string()]);
-    ground.agent.set("targets", targets).reconfigure()?;
+    let other = ground.another().await?;
     let site = &ground.site;
-    let port = other.addr.port().to_string();
-    site.until(Kind::CONNECTOR_ADVERTISEMENT, "edge", "both", |a| {
-        a["spec"].to_string().contains(&port)
-    })
-    .await?;
     let to = |service: &HttpService| {
         let url = format!("http://{}", service.addr);
         json!([rule("/", "edge", &url)])
