@@ -6,7 +6,8 @@
 use std::{hint::black_box, time::Duration};
 
 use adit_wire::{
-    Connected, EndpointId, Path, Protocol, Target, Verdict, connect, preface::Preface,
+    Connected, EndpointId, ErrorClass, Path, Protocol, Refusal, Target, Verdict, connect,
+    preface::Preface,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -20,7 +21,7 @@ fn target() -> Target {
     }
 }
 
-fn codecs(c: &mut Criterion) {
+fn preface(c: &mut Criterion) {
     let preface = Preface {
         target: target(),
         wants_verdict: true,
@@ -32,15 +33,51 @@ fn codecs(c: &mut Criterion) {
     c.bench_function("preface/decode", |b| {
         b.iter(|| Preface::decode(black_box(&bytes)))
     });
-    let verdict = Verdict::Connected(Connected {
-        connector: EndpointId::from_bytes([7; 32]),
-        path: Path::Direct,
-        rtt: Duration::from_millis(20),
+}
+
+fn verdict(c: &mut Criterion) {
+    let verdicts = [
+        (
+            "connected",
+            Verdict::Connected(Connected {
+                connector: EndpointId::from_bytes([7; 32]),
+                path: Path::Direct,
+                rtt: Duration::from_millis(20),
+            }),
+        ),
+        (
+            "refused",
+            Verdict::Refused(Refusal {
+                class: ErrorClass::Offline,
+                text: "no connector of 1 could be reached within 10 s".into(),
+            }),
+        ),
+    ];
+    for (name, verdict) in verdicts {
+        let bytes = verdict.encode();
+        c.bench_function(&format!("verdict/encode/{name}"), |b| {
+            b.iter(|| black_box(&verdict).encode())
+        });
+        c.bench_function(&format!("verdict/decode/{name}"), |b| {
+            b.iter(|| Verdict::decode(black_box(&bytes)))
+        });
+    }
+}
+
+/// From what stands in a cluster's configuration to what is to be reached, and
+/// back: once a cluster in Envoy, once a stream in the dialer.
+fn lookup(c: &mut Criterion) {
+    let text = target().to_base64();
+    c.bench_function("target/from_base64", |b| {
+        b.iter(|| Target::from_base64(black_box(&text)))
     });
-    let bytes = verdict.encode();
-    c.bench_function("verdict/decode", |b| {
-        b.iter(|| Verdict::decode(black_box(&bytes)))
+    let bytes = target().encode();
+    c.bench_function("target/decode", |b| {
+        b.iter(|| Target::decode(black_box(&bytes)))
     });
+}
+
+fn connect(c: &mut Criterion) {
     let request = connect::encode_request(&target().service);
     c.bench_function("connect/decode_request", |b| {
         b.iter(|| connect::decode_request(black_box(&request)))
@@ -51,5 +88,5 @@ fn codecs(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, codecs);
+criterion_group!(benches, preface, verdict, lookup, connect);
 criterion_main!(benches);

@@ -1,64 +1,61 @@
-//! CPU time of the processes under test.
+//! CPU time and memory of the processes under test, from /proc.
 
-use std::{fs, time::Duration};
+use std::fs;
 
+use adit_tests::process::{Process, rss};
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
 
-use crate::median;
+use crate::stats::Figures;
 
-/// A cost for each of Envoy, dialer and connector.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cpu(pub [f64; 3]);
+/// What some processes had used at one moment.
+pub struct Meter<'a> {
+    processes: Vec<(&'a str, u32, f64)>,
+}
 
-impl Cpu {
-    /// What three processes have used so far, in seconds.
-    pub fn now(pids: &[u32; 3]) -> Result<Self> {
-        let mut used = [0.0; 3];
-        for (used, pid) in used.iter_mut().zip(pids) {
-            *used = seconds(*pid)?.as_secs_f64();
+impl<'a> Meter<'a> {
+    /// Starts counting for these processes, each under its role's name.
+    pub fn start(processes: impl IntoIterator<Item = (&'a str, &'a Process)>) -> Result<Self> {
+        let processes = processes.into_iter().map(|(role, process)| {
+            let pid = process.pid();
+            anyhow::Ok((role, pid, seconds(pid)?))
+        });
+        Ok(Self {
+            processes: processes.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The CPU time used since then, times `scale`; processes of one role are
+    /// one figure.
+    pub fn stop(self, scale: f64) -> Result<Figures> {
+        let mut used = Figures::new();
+        for (role, pid, before) in self.processes {
+            *used.entry(role.to_owned()).or_default() += (seconds(pid)? - before) * scale;
         }
-        Ok(Self(used))
-    }
-
-    /// What they have used since, times `scale`.
-    pub fn since(self, pids: &[u32; 3], scale: f64) -> Result<Self> {
-        let now = Self::now(pids)?;
-        Ok(Self(std::array::from_fn(|i| {
-            (now.0[i] - self.0[i]) * scale
-        })))
-    }
-
-    /// The middle value of each.
-    pub fn median(values: impl Iterator<Item = Self>) -> Self {
-        let values: Vec<_> = values.collect();
-        Self(std::array::from_fn(|i| {
-            median(values.iter().map(|v| v.0[i]))
-        }))
-    }
-
-    /// `21 + 11 + 14`.
-    pub fn show(self, digits: usize) -> String {
-        self.0.map(|v| format!("{v:.digits$}")).join(" + ")
-    }
-
-    /// By name.
-    pub fn json(self) -> Value {
-        json!({"envoy": self.0[0], "dialer": self.0[1], "connector": self.0[2]})
+        Ok(used)
     }
 }
 
-/// User and system time of a process, from proc_pid_stat(5).
-fn seconds(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .context("a process that is measured has died")?;
-    // The command's name, in brackets, may hold spaces.
-    let (_, rest) = stat.rsplit_once(')').context("stat")?;
-    let fields: Vec<_> = rest.split_whitespace().collect();
-    let ticks: u64 = [11, 12]
-        .iter()
-        .filter_map(|i| fields.get(*i)?.parse::<u64>().ok())
-        .sum();
-    let per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+/// Resident memory of all of them together, in bytes.
+pub fn resident<'a>(processes: impl IntoIterator<Item = &'a Process>) -> Result<u64> {
+    processes.into_iter().map(|p| rss(p.pid())).sum()
+}
+
+/// CPU seconds of a process so far: the first field of each thread's schedstat,
+/// which counts nanoseconds. proc_pid_stat(5) counts ticks of 10 ms, and those
+/// are a tenth of what one process uses in one short round. A thread that has
+/// ended is missing; Envoy's and tokio's workers live as long as their process.
+fn seconds(pid: u32) -> Result<f64> {
+    let gone = || format!("process {pid}, which is measured, has ended");
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).with_context(gone)? {
+        // Threads come and go between the listing and the look.
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else {
+            continue;
+        };
+        let first = text.split_whitespace().next();
+        nanos += first
+            .and_then(|n| n.parse::<u64>().ok())
+            .context("schedstat: no number; this kernel counts no CPU time for each thread")?;
+    }
+    Ok(nanos as f64 / 1e9)
 }
