@@ -2,14 +2,14 @@
 //! directory. Nothing is installed.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::kube::cache;
+use crate::places;
 
 /// Packages that are unpacked together.
 pub struct Packages {
@@ -30,13 +30,14 @@ pub struct Programs {
 impl Programs {
     /// Those that are neither installed nor in the cache.
     pub fn missing(&self) -> Vec<&'static str> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let mut places: Vec<PathBuf> = env::split_paths(&path).collect();
-        places.push("/usr/sbin".into());
+        let mut places = vec![PathBuf::from("/usr/sbin")];
         if let Some(root) = self.packages.found() {
             places.extend(["usr/bin", "usr/sbin"].map(|folder| root.join(folder)));
         }
-        let is_there = |name: &&str| places.iter().any(|dir| dir.join(name).is_file());
+        let is_there = |name: &&str| {
+            places::on_path(name).next().is_some()
+                || places.iter().any(|dir| dir.join(name).is_file())
+        };
         let names = self.names.iter().copied();
         names.filter(|name| !is_there(name)).collect()
     }
@@ -138,7 +139,7 @@ impl Packages {
     }
 
     fn home(&self) -> Result<PathBuf> {
-        let base = cache::base().map_err(anyhow::Error::msg)?;
+        let base = places::base().map_err(anyhow::Error::msg)?;
         Ok(base.join(self.folder))
     }
 }

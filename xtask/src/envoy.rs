@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::root;
+use crate::{places, root};
 
 /// The version that is taken when any supported one would do.
 pub const DEFAULT: &str = "1.40.0";
@@ -36,11 +36,8 @@ pub fn find(version: Option<&str>) -> Result<PathBuf> {
             );
         }
     }
-    let on_path = env::var_os("PATH")
-        .map(|path| env::split_paths(&path).collect::<Vec<_>>())
-        .unwrap_or_default();
-    for path in on_path.iter().map(|dir| dir.join("envoy")) {
-        if path.is_file() && version_of(&path).is_ok_and(|found| fits(&found)) {
+    for path in places::on_path("envoy") {
+        if version_of(&path).is_ok_and(|found| fits(&found)) {
             return Ok(path);
         }
     }

@@ -41,6 +41,7 @@ pub fn run(options: &Options) -> Result<bool> {
     );
     let mut test = crate::cargo();
     test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    test.env("ADIT_TEST_ALL", "1");
     let targets = if options.text {
         &TARGETS[..1]
     } else {

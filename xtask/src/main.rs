@@ -4,9 +4,14 @@
 //! |---|---|
 //! | `cargo xtask demo` | the whole product on loopback, each answer compared |
 //! | `cargo xtask test` | everything CI checks |
+//! | `cargo xtask chaos` | faults on purpose; writes `docs/reliability.md` |
 //! | `cargo xtask envoy` | finds or downloads Envoy, prints its path |
 //! | `cargo xtask func-e` | finds or builds func-e, prints its path |
+//! | `cargo xtask bench` | Adit beside other ways through Envoy, measured |
 //! | `cargo xtask abi` | compares `libadit.so` with every supported Envoy |
+//! | `cargo xtask fuzz` | the fuzz targets, guided by coverage |
+//! | `cargo xtask sanitize` | the module's unsafe part under AddressSanitizer and valgrind |
+//! | `cargo xtask audit` | licences, origins, known faults, where `unsafe` stands |
 //! | `cargo xtask images` | both container images, built and tried |
 //! | `cargo xtask helm` | every check of the Helm chart |
 //! | `cargo xtask prometheus` | finds or unpacks Prometheus, on which alerts are tested |
@@ -16,15 +21,21 @@
 //! This crate stays small: it is compiled before anything can be shown.
 
 mod abi;
+mod audit;
+mod bench;
+mod chaos;
 mod debian;
 mod demo;
 mod docs;
 mod envoy;
+mod fuzz;
 mod helm;
 mod images;
 mod kube;
 mod name_servers;
+mod places;
 mod prometheus;
+mod sanitize;
 mod step;
 mod test;
 
@@ -48,6 +59,8 @@ enum Task {
     Demo(demo::Options),
     /// Format, lints, tests on every supported Envoy, docs, ABI
     Test(test::Options),
+    /// Breaks things on purpose and looks whether what is promised holds
+    Chaos(chaos::Options),
     /// Finds or downloads Envoy and prints its path
     Envoy {
         /// The version to find; without it ENVOY_PATH or PATH may name any supported one
@@ -58,6 +71,14 @@ enum Task {
     FuncE,
     /// Checks that libadit.so loads into every supported Envoy
     Abi,
+    /// Measures Adit beside other ways from Envoy to a service; writes docs/benchmarks.md
+    Bench(bench::Options),
+    /// Runs the fuzz targets, guided by coverage (needs a C++ compiler)
+    Fuzz(fuzz::Options),
+    /// Runs the module's unsafe part with AddressSanitizer, valgrind and Envoy under valgrind
+    Sanitize(sanitize::Options),
+    /// Checks what is compiled in: licences, origins, known faults, unsafe code
+    Audit(audit::Options),
     /// Builds both container images as OCI layouts, without a daemon, and tries them
     Images(images::Options),
     /// Checks the Helm chart: as text, and on a real Kubernetes API (needs Go once)
@@ -119,6 +140,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Chaos(options) => chaos::run(&options),
         Task::Envoy { version } => envoy::find(version.as_deref()).map(|path| {
             println!("{}", path.display());
             true
@@ -128,6 +150,10 @@ fn main() -> ExitCode {
             true
         }),
         Task::Abi => abi::run(),
+        Task::Bench(options) => bench::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
+        Task::Sanitize(options) => sanitize::run(&options),
+        Task::Audit(options) => audit::run(&options),
         Task::Images(options) => images::run(&options),
         Task::Helm(options) => helm::run(&options),
         Task::Prometheus => prometheus::PROGRAMS.fetch(),

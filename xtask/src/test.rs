@@ -3,15 +3,15 @@
 
 use anyhow::Result;
 
-use crate::{abi, docs, envoy, images, kube, name_servers, prometheus, root, step};
+use crate::{abi, chaos, docs, envoy, images, kube, name_servers, prometheus, root, step};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Also what is left out by default: more rounds of the heavy tests, each
-    /// end-to-end test with one Envoy worker as well as with two, and the tests on
-    /// a real Kubernetes API, whose binaries it builds when they are missing (Go),
-    /// and the container images
+    /// Also what is left out by default: more rounds of the heavy tests, all of the
+    /// chaos table, each end-to-end test with one Envoy worker as well as with
+    /// two, the chart and the tests on a real Kubernetes API, whose binaries it
+    /// builds when they are missing (Go), and the container images
     #[arg(long)]
     all: bool,
 }
@@ -90,27 +90,21 @@ pub fn run(options: &Options) -> Result<bool> {
         step::command("build", &mut cargo(&crate::BUILD)),
         step::command(
             "tests",
-            // A minute for the five fuzz bodies of wire/tests/fuzz_seeded.rs.
-            // What the tests print: the times and speeds that none of them asserts.
-            cargo(&[
-                "test",
-                "--workspace",
-                "--locked",
-                "--no-fail-fast",
-                "--",
-                "--show-output",
-            ])
-            .env("ADIT_FUZZ_SECONDS", "12")
-            // What this run says was not left out, no test may leave out.
-            .env(
-                "ADIT_REQUIRE_DNS",
-                if no_dns.is_empty() { "1" } else { "0" },
-            )
-            .env(
-                "ADIT_REQUIRE_PROMETHEUS",
-                if no_prometheus.is_empty() { "1" } else { "0" },
-            ),
+            // A minute for the seven fuzz bodies (fuzz/README.md).
+            cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+                .env("ADIT_FUZZ_SECONDS", "9")
+                // What this run says was not left out, no test may leave out.
+                .env(
+                    "ADIT_REQUIRE_DNS",
+                    if no_dns.is_empty() { "1" } else { "0" },
+                )
+                .env(
+                    "ADIT_REQUIRE_PROMETHEUS",
+                    if no_prometheus.is_empty() { "1" } else { "0" },
+                ),
         ),
+        step::function("chaos: find or unpack tools", chaos::tools),
+        step::command("chaos", &mut chaos::table(options.all)),
         step::function("abi", abi::run),
         // Its links and its commands are tests above.
         step::function("book", || docs::make(options.all)),
@@ -134,15 +128,7 @@ pub fn run(options: &Options) -> Result<bool> {
         ));
     }
 
-    println!("\n=== summary");
-    for step in &steps {
-        let word = if step.ok { "ok    " } else { "FAILED" };
-        println!("{word} {:>7.1} s  {}", step.took.as_secs_f64(), step.name);
-        if step.closing.binaries > 0 {
-            println!("                  {}", step.closing);
-        }
-    }
-    let ok = steps.iter().all(|step| step.ok);
+    let ok = step::summary(&steps);
     println!("{}", if ok { "all green" } else { "NOT green" });
     if !without.is_empty() {
         println!(
@@ -178,11 +164,13 @@ pub fn run(options: &Options) -> Result<bool> {
     if !options.all {
         println!(
             "left out (cargo xtask test --all): end-to-end tests with one Envoy worker \
-             (two were used), ten times the rounds of the heavy tests, the container images"
+             (two were used), ten times the rounds of the heavy tests, the rest of the chaos table, \
+             the chart on a real Kubernetes API (cargo xtask helm), the container images"
         );
     } else if [without, no_tools, no_dns, no_prometheus]
         .iter()
         .all(Vec::is_empty)
+        && !steps.iter().any(|step| step.closing.leaves_out())
     {
         println!("nothing was left out");
     }

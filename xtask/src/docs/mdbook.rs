@@ -3,23 +3,20 @@
 //! stays small.
 
 use std::{
-    env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::kube::cache;
+use crate::places;
 
 /// The version that is taken, whatever `PATH` has.
 pub const VERSION: &str = "0.5.4";
 
 /// The mdBook of [`VERSION`], if there is one.
 pub fn find() -> Result<Option<PathBuf>> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut found = env::split_paths(&path).map(|dir| dir.join("mdbook"));
-    if let Some(found) = found.find(|file| file.is_file() && is_ours(file)) {
+    if let Some(found) = places::on_path("mdbook").find(|file| is_ours(file)) {
         return Ok(Some(found));
     }
     let cached = home()?.join("bin/mdbook");
@@ -77,7 +74,7 @@ pub fn build(mdbook: &Path, book: &Path, to: &Path) -> Result<bool> {
 }
 
 fn home() -> Result<PathBuf> {
-    let base = cache::base().map_err(anyhow::Error::msg)?;
+    let base = places::base().map_err(anyhow::Error::msg)?;
     Ok(base.join("mdbook").join(VERSION))
 }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use object::Object as _;
 
-use super::{Image, find_umoci};
+use super::{Image, find_umoci, said};
 use crate::{envoy, root};
 
 const USER: &str = "--userspec=65532:65532";
@@ -104,40 +104,27 @@ fn module(files: &Path) -> Result<()> {
 
 /// Runs a program with the image's files as its root, as the image's user.
 fn inside(files: &Path, words: &[&str]) -> Result<String> {
-    let said = Command::new("chroot")
-        .args([USER, "--groups="])
-        .arg(files)
-        .args(words)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .output()
-        .context("run chroot")?;
-    let error = String::from_utf8_lossy(&said.stderr);
-    ensure!(
-        said.status.success(),
-        "{}: {} (chroot needs root)",
-        words.join(" "),
-        error.trim()
-    );
-    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    said(
+        Command::new("chroot")
+            .args([USER, "--groups="])
+            .arg(files)
+            .args(words)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    )
+    .context("chroot needs root")
 }
 
 fn unpack(image: &Image, place: &Path) -> Result<PathBuf> {
     let bundle = place.join("unpacked").join(image.name);
     let _ = fs::remove_dir_all(&bundle);
     fs::create_dir_all(place.join("unpacked"))?;
-    let said = Command::new(find_umoci()?)
-        .args(["--log=error", "unpack", "--image"])
-        .arg(format!("{}:{}", image.layout.display(), image.tag))
-        .arg(&bundle)
-        .output()
-        .context("run umoci")?;
-    ensure!(
-        said.status.success(),
-        "umoci unpack {}: {}",
-        image.name,
-        String::from_utf8_lossy(&said.stderr).trim()
-    );
+    said(
+        Command::new(find_umoci()?)
+            .args(["--log=error", "unpack", "--image"])
+            .arg(format!("{}:{}", image.layout.display(), image.tag))
+            .arg(&bundle),
+    )?;
     let files = rootfs(image, place);
     devices(&files)?;
     Ok(files)

@@ -8,9 +8,9 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::Image;
+use super::{Image, said};
 
 /// The user of both images: nobody's, and the one that Envoy's own images use.
 const USER: &str = "65532:65532";
@@ -51,15 +51,17 @@ impl Maker<'_> {
             }
         }
         self.fill(plan, &tree)?;
-        run(Command::new("tar")
-            .args(["--create", "--sort=name", "--format=gnu", "--numeric-owner"])
-            .args(["--owner=0", "--group=0"])
-            .arg(format!("--mtime=@{}", self.epoch))
-            .arg("--directory")
-            .arg(&tree)
-            .arg("--file")
-            .arg(&layer)
-            .arg("."))?;
+        said(
+            Command::new("tar")
+                .args(["--create", "--sort=name", "--format=gnu", "--numeric-owner"])
+                .args(["--owner=0", "--group=0"])
+                .arg(format!("--mtime=@{}", self.epoch))
+                .arg("--directory")
+                .arg(&tree)
+                .arg("--file")
+                .arg(&layer)
+                .arg("."),
+        )?;
         let image = format!("{}:{}", layout.display(), self.version);
         self.umoci(&["init", "--layout", &layout.to_string_lossy()])?;
         self.umoci(&["new", "--image", &image])?;
@@ -150,30 +152,14 @@ impl Maker<'_> {
 
     /// The time as RFC 3339 writes it.
     fn created(&self) -> Result<String> {
-        let said = Command::new("date")
-            .args(["--utc", "--date"])
-            .arg(format!("@{}", self.epoch))
-            .arg("+%Y-%m-%dT%H:%M:%SZ")
-            .output()
-            .context("run date")?;
-        ensure!(said.status.success(), "date: {}", said.status);
-        Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+        let seconds = format!("@{}", self.epoch);
+        let format = "+%Y-%m-%dT%H:%M:%SZ";
+        said(Command::new("date").args(["--utc", "--date", &seconds, format]))
     }
 
     fn umoci(&self, args: &[&str]) -> Result<()> {
-        run(Command::new(self.umoci).arg("--log=error").args(args))
+        said(Command::new(self.umoci).arg("--log=error").args(args)).map(drop)
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}");
-    let said = command.output().with_context(|| format!("run {shown}"))?;
-    ensure!(
-        said.status.success(),
-        "{shown}: {}",
-        String::from_utf8_lossy(&said.stderr).trim()
-    );
-    Ok(())
 }
 
 /// A folder and all below it.

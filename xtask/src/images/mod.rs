@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{debian::Packages, root};
+use crate::{debian::Packages, places, root};
 
 /// Puts layers together.
 const UMOCI: Packages = Packages {
@@ -55,6 +55,9 @@ struct Image {
 pub fn run(options: &Options) -> Result<bool> {
     let source = root();
     let place = source.join("target/images");
+    if options.twice {
+        committed(&source)?;
+    }
     let images = build(&source, &source.join("target"), &place)?;
     for image in &images {
         check::image(image, &place)?;
@@ -141,13 +144,19 @@ fn build(source: &Path, target: &Path, place: &Path) -> Result<[Image; 2]> {
     Ok([adit, module])
 }
 
-/// The same once more, from a clone elsewhere: paths differ, nothing is cached.
-fn again(source: &Path, first: &[Image; 2]) -> Result<()> {
+/// Refuses a tree that differs from its commit.
+fn committed(source: &Path) -> Result<()> {
     let changed = git(source, &["status", "--porcelain"])?;
     ensure!(
         changed.is_empty(),
         "--twice builds what is committed, and these files differ from that:\n{changed}"
     );
+    Ok(())
+}
+
+/// The same once more, from a clone elsewhere: paths differ, nothing is cached.
+fn again(source: &Path, first: &[Image; 2]) -> Result<()> {
+    committed(source)?;
     let elsewhere = env::temp_dir().join(format!("adit-images-{}", std::process::id()));
     let result = (|| {
         git(
@@ -176,9 +185,7 @@ fn again(source: &Path, first: &[Image; 2]) -> Result<()> {
 }
 
 fn find_umoci() -> Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let installed = env::split_paths(&path).map(|dir| dir.join("umoci"));
-    match installed.into_iter().find(|file| file.is_file()) {
+    match places::on_path("umoci").next() {
         Some(installed) => Ok(installed),
         None => Ok(UMOCI.fetch()?.join("usr/bin/umoci")),
     }
@@ -203,16 +210,16 @@ fn revision(source: &Path) -> String {
 }
 
 fn git(source: &Path, args: &[&str]) -> Result<String> {
-    let said = Command::new("git")
-        .arg("-C")
-        .arg(source)
-        .args(args)
-        .output()
-        .context("run git")?;
+    said(Command::new("git").arg("-C").arg(source).args(args))
+}
+
+/// Runs a program; what it printed, without the last line's end.
+fn said(command: &mut Command) -> Result<String> {
+    let shown = format!("{command:?}");
+    let said = command.output().with_context(|| format!("run {shown}"))?;
     ensure!(
         said.status.success(),
-        "git {}: {}",
-        args.join(" "),
+        "{shown}: {}",
         String::from_utf8_lossy(&said.stderr).trim()
     );
     Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())

@@ -4,9 +4,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::said;
 use crate::debian::Packages;
 
 /// Whether the C library is in the binary.
@@ -121,15 +122,4 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
             Some(((field("name")?, field("version")?), field("checksum")?))
         })
         .collect()
-}
-
-fn said(command: &mut Command) -> Result<String> {
-    let shown = format!("{command:?}");
-    let said = command.output().with_context(|| format!("run {shown}"))?;
-    ensure!(
-        said.status.success(),
-        "{shown}: {}",
-        String::from_utf8_lossy(&said.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }

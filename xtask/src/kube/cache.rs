@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::places::{base, on_path};
+
 /// A program of the control plane, and where its source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Program {
@@ -44,7 +46,7 @@ pub const PROGRAMS: [Program; 4] = [
 
 /// Tools that some tests need and no control plane does. Each has a folder of
 /// its own in the cache: another pin of one builds nothing else anew.
-pub const TOOLS: [Program; 3] = [
+pub const TOOLS: [Program; 4] = [
     Program {
         name: "func-e",
         module: "func-e",
@@ -59,6 +61,11 @@ pub const TOOLS: [Program; 3] = [
         name: "kubectl",
         module: "kubernetes",
         package: "k8s.io/kubernetes/cmd/kubectl",
+    },
+    Program {
+        name: "h2spec",
+        module: "h2spec",
+        package: "github.com/summerwind/h2spec/cmd/h2spec",
     },
 ];
 
@@ -111,18 +118,6 @@ fn home_for(root: &Path, folder: &str, programs: &[Program]) -> Result<PathBuf, 
     Ok(base()?.join(folder).join(pins))
 }
 
-/// The folder of everything that is kept from one checkout to the next.
-pub fn base() -> Result<PathBuf, String> {
-    let cache = match env::var_os("XDG_CACHE_HOME").filter(|v| Path::new(v).is_absolute()) {
-        Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(
-            env::var_os("HOME").ok_or("neither XDG_CACHE_HOME nor HOME is set: set one")?,
-        )
-        .join(".cache"),
-    };
-    Ok(cache.join("adit"))
-}
-
 /// The folder of a program's Go module.
 pub fn module(root: &Path, program: &Program) -> PathBuf {
     root.join("xtask/go").join(program.module)
@@ -131,14 +126,14 @@ pub fn module(root: &Path, program: &Program) -> PathBuf {
 /// A program that can be started, if there is one.
 pub fn find(root: &Path, program: &Program) -> Option<PathBuf> {
     let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let path = env::var_os("PATH").unwrap_or_default();
     let cached = home_of(root, program).ok().map(|home| home.join("bin"));
-    assets
+    let in_folder = |dir: PathBuf| dir.join(program.name);
+    let mut files = assets
+        .map(in_folder)
         .into_iter()
-        .chain(env::split_paths(&path))
-        .chain(cached)
-        .map(|dir| dir.join(program.name))
-        .find(|file| file.is_file())
+        .chain(on_path(program.name))
+        .chain(cached.map(in_folder));
+    files.find(|file| file.is_file())
 }
 
 /// The folder of the CRDs of Envoy Gateway and Gateway API, once it is filled.

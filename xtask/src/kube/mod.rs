@@ -96,6 +96,7 @@ fn prepare() -> Result<()> {
 fn e2e(filter: Option<&str>) -> Result<bool> {
     let mut test = crate::cargo();
     test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    test.env("ADIT_TEST_ALL", "1");
     for target in test_targets()? {
         test.args(["--test", &target]);
     }
