@@ -226,21 +226,43 @@ pub async fn behind(mut plan: Plan, weather: Weather) -> Result<(Stage, Forwarde
     // A dialer that had dialled before it knew this address would stay with the
     // relay: iroh opens no path to an address that it learns later.
     let state = stage.gateway.state().join("dialer.json");
-    let (id, addr) = (stage.connector.key.id.clone(), path.addr.to_string());
+    let addr = path.addr.to_string();
     until("address in the dialer's state", async || {
         let state = std::fs::read_to_string(&state).ok()?;
         state.contains(&addr).then_some(())
     })
     .await?;
-    until("answer by the direct path", async || {
-        let asked = get(stage.addr(), "web.test", "/echo");
-        let answer = patiently("a first request", asked).await.ok()?;
-        let path = stage.gateway.path(&id).await;
-        (answer.status == 200 && path.as_deref() == Some("direct")).then_some(())
-    })
-    .await?;
+    by_direct_path(&stage).await?;
     path.set(weather);
     Ok((stage, path))
+}
+
+/// Serves a request by one connection after another until one has the direct path;
+/// how many that took. iroh sends its handshake every way it knows and stays with
+/// the first that answers: once in a while that is a relay, and the connection has
+/// to end before there is another try. So beside a relay a connection that nobody
+/// uses must be closed soon (`ADIT_IDLE_CLOSE`).
+pub async fn by_direct_path(stage: &Stage) -> Result<usize> {
+    let id = &stage.connector.key.id;
+    let mut connections = 0;
+    until("connection by the direct path", async || {
+        let asked = get(stage.addr(), "web.test", "/echo");
+        let answer = patiently("a request", asked).await.ok()?;
+        if answer.status != 200 {
+            return None;
+        }
+        connections += 1;
+        let won = until("direct path or end of the connection", async || {
+            let peer = stage.gateway.peer(id).await.ok()??;
+            match (peer["state"].as_str()?, peer["path"].as_str()) {
+                ("connected", Some("direct")) => Some(true),
+                ("connected", _) => None,
+                _ => Some(false),
+            }
+        });
+        won.await.ok()?.then_some(connections)
+    })
+    .await
 }
 
 fn socket(addr: SocketAddr) -> Result<UdpSocket> {

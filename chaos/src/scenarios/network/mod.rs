@@ -67,7 +67,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "direct-path-blocked",
         fault: "the direct path blocked altogether and freed again, a relay beside it, 50 requests/s and an open tunnel",
-        promise: "served through the relay, the tunnel goes on or is reset; the next connection is direct again",
+        promise: "served through the relay, the tunnel goes on or is reset; a later connection is direct again",
         quick: true,
         run: |context| Box::pin(moves::blocked(context)),
     },

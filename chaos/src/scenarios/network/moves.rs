@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
-    impair::{Forwarder, Weather, behind},
+    impair::{Forwarder, Weather, behind, by_direct_path},
     load,
     scenario::Context,
 };
@@ -25,7 +25,7 @@ const CLEAR: Duration = Duration::from_secs(15);
 
 /// iroh opens paths to the addresses of a dial, and later only to those that the
 /// device itself announces; the forwarder's it does not know. So the direct path
-/// is taken again by the next connection, and until then the relay serves.
+/// is taken again by a later connection, and until then the relay serves.
 pub(super) async fn blocked(context: &Context) -> Result<String> {
     let relay = Relay::start().await?;
     let mut plan = Plan::of(&context.version)
@@ -40,7 +40,11 @@ pub(super) async fn blocked(context: &Context) -> Result<String> {
     let load = requests(&stage).begin();
     path.set(Weather::blocked());
     let begun = Instant::now();
-    on(&stage, "relay").await?;
+    let id = &stage.connector.key.id;
+    until("relay path", async || {
+        (stage.gateway.path(id).await.as_deref() == Some("relay")).then_some(())
+    })
+    .await?;
     let to_relay = begun.elapsed();
     tokio::time::sleep(context.scale(Duration::from_secs(1), BEYOND_IDLE)).await;
     let meanwhile = fate(&mut tunnel).await?;
@@ -57,19 +61,15 @@ pub(super) async fn blocked(context: &Context) -> Result<String> {
     );
 
     drop(tunnel);
-    let id = &stage.connector.key.id;
     until("end of the unused connection", async || {
         let peer = stage.gateway.peer(id).await.ok()??;
         (peer["state"] == "idle").then_some(())
     })
     .await?;
-    served(&stage)
-        .await
-        .context("no answer after the path is back")?;
-    on(&stage, "direct").await?;
+    let connections = by_direct_path(&stage).await?;
     Ok(format!(
         "by the relay after {to_relay:.1?}; {:.1?} with failures: {}; the tunnel {meanwhile}, and with the path back \
-         {afterwards}; direct by the next connection",
+         {afterwards}; direct again after {connections} more connection(s)",
         tally.outage(),
         failed(&tally),
     ))
@@ -202,16 +202,6 @@ async fn served(stage: &Stage) -> Option<()> {
     let asked = adit_tests::client::http::get(stage.addr(), "web.test", "/echo");
     let answer = timeout(CLEAR, asked).await.ok()?.ok()?;
     (answer.status == 200).then_some(())
-}
-
-/// Waits until the dialer says that the connector is on this path; it must not
-/// be offline then.
-async fn on(stage: &Stage, path: &str) -> Result<()> {
-    let id = &stage.connector.key.id;
-    until(&format!("{path} path"), async || {
-        (stage.gateway.path(id).await.as_deref() == Some(path)).then_some(())
-    })
-    .await
 }
 
 async fn tunnel(stage: &Stage) -> Result<Http1Tunnel> {
