@@ -16,14 +16,14 @@ use crate::scenario::Scenario;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "smuggling-http1",
-        fault: "ambiguous HTTP/1 requests as raw bytes: two lengths, odd chunking, bare CR and LF, folds, two hosts, absolute form, early CONNECT data, bytes after Upgrade",
+        fault: "ambiguous HTTP/1 requests as raw bytes: two lengths, odd chunking, bare CR and LF, folds, two hosts, absolute form, early CONNECT data, bytes after Upgrade; each in one piece and in many",
         promise: "the service sees at most one request of each, with one length, the routed host and no reserved header",
         quick: true,
         run: |context| Box::pin(smuggling::run(context)),
     },
     Scenario {
         name: "smuggling-http2",
-        fault: "HTTP/2 requests that would be two in HTTP/1: line ends in values, names and paths, wrong lengths, hop-by-hop fields, two authorities",
+        fault: "HTTP/2 requests that would be two in HTTP/1: line ends in values, names and paths, wrong lengths, hop-by-hop fields, two authorities; each in one piece and in many",
         promise: "the service sees at most one request of each, with one length, the routed host and no reserved header",
         quick: true,
         run: |context| Box::pin(smuggling_h2::run(context)),

@@ -1,27 +1,33 @@
-//! Ambiguous HTTP/1 requests, all at once.
+//! Ambiguous HTTP/1 requests, all side by side.
 
-use anyhow::Result;
-use futures_util::future::join_all;
+use anyhow::{Context as _, Result};
+use futures_util::future::try_join_all;
 
 use super::{
     cases::cases,
-    judge::{Ground, exchange, numbered},
+    judge::{Ground, Sending, exchange, numbered},
 };
 use crate::scenario::Context;
 
 pub(super) async fn run(context: &Context) -> Result<String> {
+    let mut said = Vec::new();
+    for sending in Sending::ALL {
+        let outcome = table(context, sending).await.context(sending)?;
+        said.push(format!("{sending}: {outcome}"));
+    }
+    Ok(said.join("; "))
+}
+
+async fn table(context: &Context, sending: Sending) -> Result<String> {
     let ground = Ground::start(&context.version).await?;
     let addr = ground.stage.addr();
     let cases = cases(ground.stage.echo.addr.port());
-    let sending = cases.iter().enumerate().map(|(n, case)| async move {
+    let exchanges = cases.iter().enumerate().map(|(n, case)| async move {
         let bytes = numbered(&case.bytes, n);
-        let answer = exchange(addr, &bytes).await?;
+        let answer = exchange(addr, &bytes, sending).await?;
         anyhow::Ok(format!("answered {}", statuses(&answer)))
     });
-    let mut answers = Vec::new();
-    for answer in join_all(sending).await {
-        answers.push(answer?);
-    }
+    let answers = try_join_all(exchanges).await?;
     ground.settled().await?;
     ground.verdict(&cases, &answers)
 }

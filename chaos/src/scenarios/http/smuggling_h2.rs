@@ -1,15 +1,15 @@
 //! HTTP/2 requests that would be ambiguous, or two, once they are HTTP/1
 //! (RFC 9113, sections 8.2 and 8.3; RFC 9110, section 8.6).
 
-use anyhow::Result;
-use futures_util::future::join_all;
+use anyhow::{Context as _, Result};
+use futures_util::future::try_join_all;
 
 use super::{
     frames::{self, Field},
     judge::{
         Case, Ground,
         Must::{self, Arrive, BeCut, BeOne, BeRefused},
-        exchange, numbered,
+        Sending, exchange, numbered,
     },
 };
 use crate::scenario::Context;
@@ -18,14 +18,26 @@ use crate::scenario::Context;
 const SMUGGLED: &str = "GET SMUGGLED HTTP/1.1\r\nHost: raw.test\r\n\r\n";
 
 pub(super) async fn run(context: &Context) -> Result<String> {
+    let mut said = Vec::new();
+    for sending in Sending::ALL {
+        let outcome = table(context, sending).await.context(sending)?;
+        said.push(format!("{sending}: {outcome}"));
+    }
+    Ok(said.join("; "))
+}
+
+async fn table(context: &Context, sending: Sending) -> Result<String> {
     let ground = Ground::start(&context.version).await?;
     let addr = ground.stage.addr();
     let cases = cases();
-    let sending = cases.iter().map(|case| exchange(addr, &case.bytes));
-    let mut answers = Vec::new();
-    for answer in join_all(sending).await {
-        answers.push(frames::outcome(&answer?));
-    }
+    let exchanges = cases
+        .iter()
+        .map(|case| exchange(addr, &case.bytes, sending));
+    let answers = try_join_all(exchanges).await?;
+    let answers: Vec<_> = answers
+        .iter()
+        .map(|answer| frames::outcome(answer))
+        .collect();
     ground.settled().await?;
     ground.verdict(&cases, &answers)
 }

@@ -10,14 +10,16 @@ use adit_tests::{
     stage::{Plan, Stage},
 };
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
+use h2::{RecvStream, server::SendResponse};
 use http::Response;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     frames::{self, Field},
-    judge::{exchange, is_reserved},
+    judge::{Sending, exchange, is_reserved},
     witness::Witness,
 };
 use crate::scenario::Context;
@@ -102,7 +104,10 @@ pub(super) async fn run(context: &Context) -> Result<String> {
             &[("free-trailer", "1"), field],
         ));
     }
-    try_join_all(all.iter().map(|bytes| exchange(addr, bytes))).await?;
+    let exchanges = all
+        .iter()
+        .map(|bytes| exchange(addr, bytes, Sending::AtOnce));
+    try_join_all(exchanges).await?;
     let answer = get(addr, "raw.test", "/last").await?;
     ensure!(answer.status == 200, "afterwards: {}", answer.text());
     raw.until_seen("/last").await?;
@@ -192,9 +197,8 @@ impl Trailers {
                 connections.spawn(async move {
                     let mut h2 = h2::server::handshake(tcp).await?;
                     while let Some(request) = h2.accept().await {
-                        let (request, mut respond) = request?;
-                        tokio::spawn(keep(request, seen.clone()));
-                        respond.send_response(Response::new(()), true)?;
+                        let (request, respond) = request?;
+                        tokio::spawn(keep(request, respond, seen.clone()));
                     }
                     anyhow::Ok(())
                 });
@@ -214,13 +218,22 @@ impl Trailers {
     }
 }
 
-async fn keep(request: http::Request<h2::RecvStream>, seen: Arc<Mutex<Vec<String>>>) {
+/// Keeps the names of a request, and answers it once it is whole: Envoy sends on
+/// nothing more of a request that has been answered.
+async fn keep(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    seen: Arc<Mutex<Vec<String>>>,
+) {
     let (head, mut body) = request.into_parts();
     while let Some(Ok(piece)) = body.data().await {
         let _ = body.flow_control().release_capacity(piece.len());
     }
     let trailers = body.trailers().await.ok().flatten().unwrap_or_default();
-    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     let names = head.headers.keys().chain(trailers.keys());
-    seen.extend(names.map(ToString::to_string));
+    seen.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(names.map(ToString::to_string));
+    // Its client may have gone.
+    let _ = respond.send_response(Response::new(()), true);
 }
