@@ -4,11 +4,11 @@
 
 use std::{convert::Infallible, net::SocketAddr};
 
-use adit_tests::services::grpc;
+use adit_tests::services::{grpc, websocket};
 use anyhow::{Context as _, Result};
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _, stream};
+use futures_util::stream;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
@@ -17,10 +17,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::net::TcpSocket;
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{handshake::derive_accept_key, protocol::Role},
-};
 
 /// 1 KiB.
 const SMALL: [u8; 1024] = [b'k'; 1024];
@@ -62,7 +58,7 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
         "/kib" => Response::new(Body::from(Bytes::from_static(&SMALL))),
         "/download" => download(request.uri().query()),
         "/upload" if request.method() == Method::POST => upload(request).await,
-        "/ws" => websocket(request),
+        "/ws" => websocket::serve(request.map(Body::new)).await,
         grpc::UNARY => grpc::serve(request.map(Body::new)).await,
         _ => status(StatusCode::NOT_FOUND),
     }
@@ -102,37 +98,4 @@ async fn upload(request: Request<Incoming>) -> Response<Body> {
         got += frame.data_ref().map_or(0, Bytes::len);
     }
     Response::new(Body::from(got.to_string()))
-}
-
-/// Echoes every message.
-fn websocket(mut request: Request<Incoming>) -> Response<Body> {
-    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
-        return status(StatusCode::BAD_REQUEST);
-    };
-    let accept = derive_accept_key(key.as_bytes());
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
-        let io = TokioIo::new(upgraded);
-        let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-        while let Some(Ok(message)) = socket.next().await {
-            if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                break;
-            }
-        }
-    });
-    let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
-    let headers = response.headers_mut();
-    headers.insert(
-        header::UPGRADE,
-        header::HeaderValue::from_static("websocket"),
-    );
-    headers.insert(
-        header::CONNECTION,
-        header::HeaderValue::from_static("Upgrade"),
-    );
-    if let Ok(accept) = accept.parse() {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    response
 }

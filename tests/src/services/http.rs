@@ -19,11 +19,11 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{RawQuery, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use futures_util::{SinkExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
@@ -32,13 +32,9 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{handshake::derive_accept_key, protocol::Role},
-};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Received, Record, any_port, grpc, listen};
+use super::{Received, Record, any_port, grpc, listen, websocket};
 use crate::pattern::{Hasher, Pattern};
 
 /// A running service; dropping it closes the listener and every connection.
@@ -136,7 +132,7 @@ fn router(record: Arc<Record>) -> Router {
         .route("/slow", any(slow))
         .route("/drip", get(drip))
         .route("/status", any(status))
-        .route("/ws", any(websocket))
+        .route("/ws", any(websocket::serve))
         .route("/adit.test.Echo/{method}", any(grpc::serve))
         .fallback(any(echo))
         .layer(axum::middleware::from_fn_with_state(record, keep))
@@ -258,31 +254,4 @@ async fn status(query: RawQuery) -> StatusCode {
         .ok()
         .and_then(|code| StatusCode::from_u16(code).ok())
         .unwrap_or(StatusCode::BAD_REQUEST)
-}
-
-async fn websocket(headers: HeaderMap, mut request: Request) -> Response {
-    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
-        return StatusCode::BAD_REQUEST.into_response();
-    };
-    let accept = derive_accept_key(key.as_bytes());
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
-        let io = TokioIo::new(upgraded);
-        let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-        while let Some(Ok(message)) = socket.next().await {
-            if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                break;
-            }
-        }
-    });
-    (
-        StatusCode::SWITCHING_PROTOCOLS,
-        [
-            (header::UPGRADE, "websocket".to_owned()),
-            (header::CONNECTION, "Upgrade".to_owned()),
-            (header::SEC_WEBSOCKET_ACCEPT, accept),
-        ],
-    )
-        .into_response()
 }

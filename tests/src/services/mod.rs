@@ -5,6 +5,7 @@ pub mod grpc;
 pub mod http;
 pub mod tcp;
 pub mod tls;
+pub mod websocket;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
