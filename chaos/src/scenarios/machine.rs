@@ -94,6 +94,8 @@ async fn open_files(context: &Context) -> Result<String> {
     };
     let mut bench = BareStage::start(&context.version, setup).await?;
     let authority = bench.echo_authority();
+    let dialer = bench.dialer.process.pid();
+    let connector = bench.edge.process()?.pid();
     let mut stood = 0;
     let rounds = context.scale(1, 5);
     for _ in 0..rounds {
@@ -107,25 +109,24 @@ async fn open_files(context: &Context) -> Result<String> {
         );
         drop(held);
         drop(client);
+        ensure!(bench.dialer.process.is_running(), "the dialer ended");
+        let edge = bench.edge.process.as_mut().context("the connector")?;
+        ensure!(edge.is_running(), "the connector ended");
         until("room again", async || {
             let answer = get(bench.addr, "web.test", "/echo").await.ok()?;
             (answer.status == 200).then_some(())
         })
         .await?;
+        // Every descriptor of a tunnel is given back; the next round needs them.
+        until("few descriptors again", async || {
+            (descriptors(dialer)? < 60 && descriptors(connector)? < 60).then_some(())
+        })
+        .await?;
     }
-    let edge = bench.edge.process.as_mut().context("the connector")?;
-    ensure!(bench.dialer.process.is_running(), "the dialer ended");
-    ensure!(edge.is_running(), "the connector ended");
-    // Every descriptor of a tunnel is given back.
-    let (dialer, edge) = (bench.dialer.process.pid(), edge.pid());
-    until("few descriptors again", async || {
-        (descriptors(dialer)? < 60 && descriptors(edge)? < 60).then_some(())
-    })
-    .await?;
     Ok(format!(
         "{stood} of {ASKED} tunnels stood, {rounds} times; afterwards {} and {} descriptors are open",
         descriptors(dialer).unwrap_or_default(),
-        descriptors(edge).unwrap_or_default()
+        descriptors(connector).unwrap_or_default()
     ))
 }
 

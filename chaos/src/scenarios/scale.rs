@@ -11,7 +11,7 @@ use adit_tests::{
     services::tcp::{Manner, TcpService},
     stage::{Plan, Stage},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
@@ -88,6 +88,17 @@ impl Ground {
         Ok((clients, tunnels))
     }
 
+    /// Waits until the services have so many connections. A tunnel stands as soon
+    /// as the kernel has taken its connection; a service counts it when it accepts.
+    async fn reached(&self, count: usize) -> Result<()> {
+        until(
+            &format!("{count} connections at the services"),
+            async || (self.at_services() == count).then_some(()),
+        )
+        .await
+        .with_context(|| format!("they have {}", self.at_services()))
+    }
+
     /// How many connections the services have.
     fn at_services(&self) -> usize {
         self.stage.echo.record.open() + self.other.record.open()
@@ -137,7 +148,7 @@ async fn concurrent(context: &Context) -> Result<String> {
     let ground = Ground::start(context).await?;
     let before = ground.memory()?;
     let (clients, tunnels) = ground.open(count).await?;
-    ensure!(ground.at_services() == count, "{}", ground.at_services());
+    ground.reached(count).await?;
     let begun = Instant::now();
     let mut carried = 0_u64;
     let mut ends = tokio::task::JoinSet::new();
