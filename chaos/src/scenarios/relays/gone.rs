@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use adit_tests::relay::Relay;
 use anyhow::{Result, ensure};
 
-use super::{FOUND_AGAIN, clear, path_is, plan, relay_is, requests, served};
+use super::{FOUND_AGAIN, clear, direct, path_is, plan, relay_is, requests, served};
 use crate::scenario::Context;
 
 const ABSENCE: Duration = Duration::from_secs(60);
@@ -16,6 +16,7 @@ pub(super) async fn beside_a_direct_path(context: &Context) -> Result<String> {
     let stage = plan(&context.version, &relay.url, true).start().await?;
     relay_is(&stage, true).await?;
     served(&stage).await?;
+    direct(&stage).await?;
     let load = requests(&stage, 50).begin();
     let gone = Instant::now();
     relay.stop().await?;

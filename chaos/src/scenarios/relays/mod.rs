@@ -91,6 +91,12 @@ async fn path_is(stage: &Stage, wanted: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the direct path is taken. The first answer may have come by the
+/// relay: the handshake goes both ways, and the first that answers is used.
+async fn direct(stage: &Stage) -> Result<()> {
+    until("direct path", async || path_is(stage, "direct").await.ok()).await
+}
+
 /// Waits until both sides say that the relay is connected, or that it is not;
 /// how long that took.
 async fn relay_is(stage: &Stage, connected: bool) -> Result<Duration> {
