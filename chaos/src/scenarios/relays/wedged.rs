@@ -133,7 +133,8 @@ pub(super) async fn the_only_way(context: &Context) -> Result<String> {
     path_is(&stage, "relay").await?;
     let load = requests(&stage, 20).begin();
     door.wedge(true);
-    tokio::time::sleep(context.scale(Duration::from_secs(5), WEDGED)).await;
+    // Longer than a request waits for a way: some must fail.
+    tokio::time::sleep(context.scale(Duration::from_secs(8), WEDGED)).await;
     door.wedge(false);
     let back = served(&stage).await?;
     let tally = load.end().await?;
