@@ -226,7 +226,7 @@ pub(super) enum Sending {
 
 impl Sending {
     /// Both, in the order in which a table is sent.
-    pub(super) const ALL: [Self; 2] = [Self::AtOnce, Self::InPieces];
+    const ALL: [Self; 2] = [Self::AtOnce, Self::InPieces];
     /// The least of a piece in bytes: shorter than most lines.
     const PIECE: usize = 24;
     /// The most pieces of a request: with the pauses below a second in all.
@@ -253,6 +253,19 @@ impl std::fmt::Display for Sending {
             Self::InPieces => "in pieces",
         })
     }
+}
+
+/// Sends a table each way.
+pub(super) async fn each_way<F>(table: impl Fn(Sending) -> F) -> Result<String>
+where
+    F: Future<Output = Result<String>>,
+{
+    let mut said = Vec::new();
+    for sending in Sending::ALL {
+        let outcome = table(sending).await.context(sending)?;
+        said.push(format!("{sending}: {outcome}"));
+    }
+    Ok(said.join("; "))
 }
 
 /// Sends bytes on a connection of its own; everything that came back until it

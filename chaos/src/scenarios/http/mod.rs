@@ -10,6 +10,7 @@ mod smuggling_h2;
 mod spoofing;
 mod witness;
 
+use self::judge::each_way;
 use crate::scenario::Scenario;
 
 /// This part of the table.
@@ -19,14 +20,18 @@ pub const SCENARIOS: &[Scenario] = &[
         fault: "ambiguous HTTP/1 requests as raw bytes: two lengths, odd chunking, bare CR and LF, folds, two hosts, absolute form, early CONNECT data, bytes after Upgrade; each in one piece and in many",
         promise: "the service sees at most one request of each, with one length, the routed host and no reserved header",
         quick: true,
-        run: |context| Box::pin(smuggling::run(context)),
+        run: |context| Box::pin(each_way(move |sending| smuggling::table(context, sending))),
     },
     Scenario {
         name: "smuggling-http2",
         fault: "HTTP/2 requests that would be two in HTTP/1: line ends in values, names and paths, wrong lengths, hop-by-hop fields, two authorities; each in one piece and in many",
         promise: "the service sees at most one request of each, with one length, the routed host and no reserved header",
         quick: true,
-        run: |context| Box::pin(smuggling_h2::run(context)),
+        run: |context| {
+            Box::pin(each_way(move |sending| {
+                smuggling_h2::table(context, sending)
+            }))
+        },
     },
     Scenario {
         name: "header-spoofing",

@@ -1,6 +1,6 @@
 //! Ambiguous HTTP/1 requests, all side by side.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::future::try_join_all;
 
 use super::{
@@ -9,16 +9,7 @@ use super::{
 };
 use crate::scenario::Context;
 
-pub(super) async fn run(context: &Context) -> Result<String> {
-    let mut said = Vec::new();
-    for sending in Sending::ALL {
-        let outcome = table(context, sending).await.context(sending)?;
-        said.push(format!("{sending}: {outcome}"));
-    }
-    Ok(said.join("; "))
-}
-
-async fn table(context: &Context, sending: Sending) -> Result<String> {
+pub(super) async fn table(context: &Context, sending: Sending) -> Result<String> {
     let ground = Ground::start(&context.version).await?;
     let addr = ground.stage.addr();
     let cases = cases(ground.stage.echo.addr.port());

@@ -1,7 +1,7 @@
 //! HTTP/2 requests that would be ambiguous, or two, once they are HTTP/1
 //! (RFC 9113, sections 8.2 and 8.3; RFC 9110, section 8.6).
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::future::try_join_all;
 
 use super::{
@@ -17,16 +17,7 @@ use crate::scenario::Context;
 /// A request of its own, which must never become one.
 const SMUGGLED: &str = "GET SMUGGLED HTTP/1.1\r\nHost: raw.test\r\n\r\n";
 
-pub(super) async fn run(context: &Context) -> Result<String> {
-    let mut said = Vec::new();
-    for sending in Sending::ALL {
-        let outcome = table(context, sending).await.context(sending)?;
-        said.push(format!("{sending}: {outcome}"));
-    }
-    Ok(said.join("; "))
-}
-
-async fn table(context: &Context, sending: Sending) -> Result<String> {
+pub(super) async fn table(context: &Context, sending: Sending) -> Result<String> {
     let ground = Ground::start(&context.version).await?;
     let addr = ground.stage.addr();
     let cases = cases();
