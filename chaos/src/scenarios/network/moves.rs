@@ -66,6 +66,9 @@ pub(super) async fn blocked(context: &Context) -> Result<String> {
         (peer["state"] == "idle").then_some(())
     })
     .await?;
+    served(&stage)
+        .await
+        .context("no answer after the path is back")?;
     let connections = by_direct_path(&stage).await?;
     Ok(format!(
         "by the relay after {to_relay:.1?}; {:.1?} with failures: {}; the tunnel {meanwhile}, and with the path back \
