@@ -126,3 +126,20 @@ fn clear(tally: &load::Tally) -> Result<()> {
     ensure!(unclear.is_none(), "{unclear:?} among {}", tally.failed());
     Ok(())
 }
+
+/// Judges a load whose only way was away, and was back for so long when a request
+/// was served again: some failed, each clearly. What was seen, in words.
+fn outage(tally: &load::Tally, back: Duration) -> Result<String> {
+    clear(tally)?;
+    ensure!(
+        !tally.failures.is_empty(),
+        "nothing failed without the only way"
+    );
+    ensure!(back < FOUND_AGAIN, "served again only after {back:?}");
+    Ok(format!(
+        "{} of {} answered 200, the others {}; served again {back:.1?}",
+        tally.ok,
+        tally.sent(),
+        tally.failed()
+    ))
+}
